@@ -1,0 +1,103 @@
+//! The state of one request from its header to its log line. State is what has happened, not a bag of options.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use http::HeaderValue;
+
+use super::admission::Admitted;
+use crate::refusal::Refusal;
+use crate::response::hold::Slot;
+use crate::snapshot::Snapshot;
+
+/// What has been decided over a request.
+pub enum Verdict {
+    /// Its gates are still ahead.
+    Pending,
+    /// It may go to its target.
+    Admitted(Box<Admitted>),
+}
+
+/// One request, carried through Pingora's phases as their `CTX`.
+pub struct Exchange {
+    /// The generation that this request sees from start to end.
+    pub snapshot: Arc<Snapshot>,
+    pub started: Instant,
+    /// Sent to the target, the client and the log.
+    pub request_id: HeaderValue,
+    pub verdict: Verdict,
+    /// Why the edge answers, or had to cut the answer.
+    pub refusal: Option<Refusal>,
+    /// Set while a held session stands in for the client's.
+    pub slot: Option<Slot>,
+    /// The connection it came on, where Pingora tells (HTTP/1).
+    pub connection: Option<Arc<super::connection::Connection>>,
+    pub target: TargetSide,
+    pub body_in: u64,
+    _in_flight: InFlight,
+}
+
+/// What happened between the edge and the target.
+#[derive(Default)]
+pub struct TargetSide {
+    /// Where the request went last.
+    pub address: Option<SocketAddr>,
+    /// Whether that connection had served a request before.
+    pub reused: bool,
+    /// When the exchange with the target began.
+    pub started: Option<Instant>,
+    /// When the header of its final answer was there.
+    pub answered: Option<Instant>,
+    /// Addresses still to try.
+    pub addresses: Option<std::vec::IntoIter<SocketAddr>>,
+}
+
+impl Exchange {
+    /// A request that has just arrived.
+    pub fn new(snapshot: Arc<Snapshot>, in_flight: InFlight) -> Self {
+        Self {
+            snapshot,
+            started: Instant::now(),
+            request_id: HeaderValue::from_static("-"),
+            verdict: Verdict::Pending,
+            refusal: None,
+            slot: None,
+            connection: None,
+            target: TargetSide::default(),
+            body_in: 0,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// The proof of admission, once there is one.
+    pub fn admitted(&self) -> Option<&Admitted> {
+        match &self.verdict {
+            Verdict::Admitted(admitted) => Some(admitted),
+            Verdict::Pending => None,
+        }
+    }
+
+    /// How many requests are under way, this one included.
+    pub fn in_flight(&self) -> usize {
+        self._in_flight.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts a request as under way until it is dropped.
+pub struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    /// Counts one more.
+    pub fn enter(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,505 @@
+//! The life of a request in Pingora's phases. Each phase is a sentence; the stages it names decide.
+//!
+//! `request_filter`: the gates ([`admission`]). `upstream_peer`: an address of the target. `upstream_request_filter`: path,
+//! `Host`, credential. `response_filter`: labels, size. `fail_to_proxy`: 408, 413, 502, 503, 504. `logging`: what happened.
+
+pub mod admission;
+pub mod connection;
+pub mod exchange;
+mod failure;
+
+use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use self::admission::{Admitted, Refused};
+use self::connection::Connection;
+use self::exchange::{Exchange, InFlight, Verdict};
+use self::failure::{End, Failed};
+use crate::config::model::{ResponseMode, TargetHost};
+use crate::refusal::{REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
+use crate::request::rate_limit::Clock;
+use crate::request::rewrite::{self, Origin};
+use crate::response::headers::{self, Labels};
+use crate::response::hold::{self, Halt, Terms};
+use crate::snapshot::{Lasting, Snapshot};
+use crate::upstream::address;
+use crate::upstream::peer::Attempt;
+
+/// An unread body of at most this size is read to its end after a refusal, so that the connection stays usable.
+const DRAINED_BODY: u64 = 64 * 1024;
+/// And within this time.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that is still sending is listened to after its answer, before the connection is closed: closing at
+/// once would make its kernel throw the answer away (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+/// Addresses of one target that a request tries.
+const MAX_ADDRESSES: usize = 4;
+/// Marks an error whose meaning stands in [`Exchange::refusal`].
+const REFUSED: ErrorType = ErrorType::Custom("refused");
+
+/// The proxy: one per process.
+pub struct EdgeProxy {
+    pub snapshots: Arc<ArcSwap<Snapshot>>,
+    pub lasting: Arc<Lasting>,
+    /// Requests under way.
+    pub in_flight: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl ProxyHttp for EdgeProxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.snapshots.load_full(), InFlight::enter(&self.in_flight))
+    }
+
+    // Pingora's own modules compress; answers here are the target's, byte for byte.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    fn on_connection_reuse(&self, _session: &mut Session, exchange: &mut Exchange, context: Box<dyn Any + Send + Sync>) {
+        if let Ok(connection) = context.downcast::<Arc<Connection>>() {
+            connection.header_arrived();
+            exchange.connection = Some(*connection);
+        }
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        let limits = &exchange.snapshot.edge.limits;
+        session.set_write_timeout(Some(limits.write_timeout));
+        // Read timeouts of a body are the exchange's own clock's business (`response::hold`); this one is for what is read
+        // outside of an exchange.
+        session.set_read_timeout(Some(limits.body_timeout));
+        session.set_pipelining_enabled(true);
+        if session.as_http1().is_some_and(|http1| http1.will_keepalive()) {
+            // Pingora keeps an HTTP/1.1 connection for ever unless it is told otherwise with each request.
+            session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+        }
+        exchange.request_id = request_id(&session.req_header().headers);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let verdict = if exchange.in_flight() > exchange.snapshot.edge.limits.max_requests_in_flight {
+            Err(Refusal::AtCapacity.into())
+        } else {
+            shielded(|| admission::admit(&exchange.snapshot, session.req_header(), Clock::now(), SystemTime::now()))
+        };
+        match verdict {
+            Ok(admitted) => {
+                exchange.verdict = Verdict::Admitted(Box::new(admitted));
+                Ok(false)
+            }
+            Err(Refused { refusal, warning }) => {
+                keep_usable(session);
+                answer(session, exchange, refusal, warning).await?;
+                Ok(true) // answered here: Pingora must not go on to a target
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let upgrade = session.is_upgrade_req();
+        if exchange.slot.is_none() {
+            self.hold(session, exchange)?;
+        }
+        let (remaining, connect_timeout) = exchange.time_left()?;
+        let address = self.next_address(exchange, connect_timeout).await?;
+        exchange.target.address = Some(address);
+        let admitted = exchange.admitted().ok_or_else(unadmitted)?;
+        let attempt = Attempt {
+            address,
+            connect_timeout: connect_timeout.min(remaining),
+            write_timeout: admitted.entry.proxy.timeout,
+            timeout: admitted.entry.proxy.timeout.max(admitted.entry.proxy.stream_idle_timeout),
+            upgrade,
+        };
+        Ok(Box::new(admitted.entry.peers.peer(&attempt)))
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // No byte of the request is out: the next address is always safe, while there is one and time for it.
+        let more = exchange.target.addresses.as_ref().is_some_and(|left| left.len() > 0);
+        error.set_retry(more && exchange.time_left().is_ok());
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.target.reused = reused;
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let admitted = exchange.admitted().ok_or_else(unadmitted)?;
+        let peer = match &exchange.connection {
+            Some(connection) => connection.clone(),
+            None => Arc::new(Connection::new(peer_address(session).ok_or_else(unadmitted)?)),
+        };
+        let origin = Origin {
+            peer: &peer.forwarded_for,
+            trusted: exchange.snapshot.edge.trusted_proxies.iter().any(|net| net.contains(&peer.peer)),
+            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+            request_id: &exchange.request_id,
+        };
+        let proxy = &admitted.entry.proxy;
+        rewrite::rewrite(head, &admitted.line, &proxy.target, &proxy.target_credential.injection, &origin)?;
+        rewrite::keep_trailers(head, session.req_header())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        // What flows through a tunnel is no body.
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        exchange.body_in += body.as_ref().map_or(0, |piece| piece.len() as u64);
+        let limit = exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.max_request_body;
+        if exchange.body_in > limit {
+            exchange.refusal = Some(Refusal::RequestTooLarge(limit));
+            return Err(Error::new(REFUSED));
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        exchange.target.answered = Some(Instant::now());
+        let admitted = exchange.admitted().ok_or_else(unadmitted)?;
+        if let Err(refusal) = check_length(session.req_header(), head, admitted.entry.proxy.max_response_body) {
+            exchange.refusal = Some(refusal);
+            return Err(Error::new(REFUSED));
+        }
+        headers::label(head, &Labels { request_id: &exchange.request_id, warning: admitted.warning.as_ref() })?;
+        if admitted.entry.proxy.rate_limit_headers {
+            let quota = admitted.limiter.headers(&admitted.credential.rate_limit, Clock::now());
+            head.insert_header("ratelimit", quota.rate_limit)?;
+            head.insert_header("ratelimit-policy", quota.policy)?;
+        }
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        exchange: &mut Exchange,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("Peer: {peer}"));
+        // Sent again only while the target cannot have acted on it: an idempotent method whose body has not begun, on a
+        // connection that was dead already or a stream that was refused.
+        let untouched = session.req_header().method.is_idempotent()
+            && session.as_ref().body_bytes_read() == 0
+            && exchange.target.answered.is_none()
+            && exchange.time_left().is_ok();
+        if untouched && !session.as_ref().retry_buffer_truncated() {
+            error.retry.decide_reuse(client_reused);
+            if error.retry() {
+                // The same address: it was the connection that had died, not the target.
+                exchange.target.addresses =
+                    exchange.target.address.map(|address| vec![address].into_iter());
+            }
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        release(session, exchange);
+        log::debug!("{}: {error}", exchange.request_id.to_str().unwrap_or("-"));
+        let end = match exchange.refusal.take() {
+            Some(refusal) => End::Refused(refusal),
+            None => failure::explain(&exchange.failed(error)),
+        };
+        let status = match end {
+            End::Refused(refusal) => {
+                let status = refusal.status().as_u16();
+                let warning = exchange.admitted().and_then(|admitted| admitted.warning.clone());
+                // A client that is gone by now is its own business.
+                let _ = answer_and_close(session, exchange, refusal, warning).await;
+                status
+            }
+            End::AnsweredEarly => session.response_written().map_or(0, |head| head.status.as_u16()),
+            End::ClientGone => 0,
+        };
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, exchange: &mut Exchange) {
+        release(session, exchange);
+        linger(session).await;
+    }
+
+    // The edge's own log line tells it all, without the query that Pingora's would show.
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _exchange: &Exchange,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, exchange: &Exchange) -> String {
+        exchange.request_id.to_str().unwrap_or("-").to_owned()
+    }
+}
+
+impl EdgeProxy {
+    /// Puts the held session in place: from here on the exchange's clock runs.
+    fn hold(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        let started = Instant::now();
+        exchange.target.started = Some(started);
+        let proxy = &exchange.admitted().ok_or_else(unadmitted)?.entry.proxy;
+        let limits = &exchange.snapshot.edge.limits;
+        let terms = Terms {
+            started: started.into(),
+            timeout: proxy.timeout,
+            body_timeout: limits.body_timeout,
+            idle_timeout: proxy.stream_idle_timeout,
+            write_timeout: limits.write_timeout,
+            limit: proxy.max_response_body,
+            mode: proxy.response,
+            budget: Arc::clone(&self.lasting.held),
+        };
+        // The held session times the body itself, over HTTP/2 too.
+        session.set_read_timeout(None);
+        exchange.slot = Some(hold::install(session, terms));
+        Ok(())
+    }
+
+    /// The next address to try; resolves the name first where that is still to be done.
+    async fn next_address(&self, exchange: &mut Exchange, patience: Duration) -> Result<SocketAddr> {
+        if exchange.target.addresses.is_none() {
+            match self.resolve(exchange, patience).await {
+                Ok(addresses) => exchange.target.addresses = Some(addresses.into_iter()),
+                Err(refusal) => {
+                    exchange.refusal = Some(refusal);
+                    return Err(Error::new(REFUSED));
+                }
+            }
+        }
+        let next = exchange.target.addresses.as_mut().and_then(Iterator::next);
+        next.ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address left").into_up())
+    }
+
+    async fn resolve(&self, exchange: &Exchange, patience: Duration) -> Result<Vec<SocketAddr>, Refusal> {
+        let entry = &exchange.admitted().ok_or(Refusal::Fault)?.entry;
+        let target = &entry.proxy.target;
+        let addresses: Vec<IpAddr> = match (&target.host, &entry.name) {
+            (TargetHost::Address(address), _) => vec![*address],
+            (TargetHost::Name(_), Some(name)) => {
+                let lookup = self.lasting.resolver.addresses(name);
+                let answer = tokio::time::timeout(patience, lookup)
+                    .await
+                    .map_err(|_| Refusal::TargetTimeout(TimeoutPhase::Dns, patience))?
+                    .map_err(|_| Refusal::TargetFailed(TargetFault::Dns))?;
+                answer.rotated().collect()
+            }
+            (TargetHost::Name(_), None) => return Err(Refusal::Fault),
+        };
+        let allowed = |address: &IpAddr| exchange.snapshot.edge.allow_private_targets || address::is_public(*address);
+        let allowed: Vec<SocketAddr> = addresses
+            .into_iter()
+            .filter(allowed)
+            .take(MAX_ADDRESSES)
+            .map(|address| SocketAddr::new(address, target.port))
+            .collect();
+        if allowed.is_empty() { Err(Refusal::TargetFailed(TargetFault::Prohibited)) } else { Ok(allowed) }
+    }
+}
+
+impl Exchange {
+    /// What is left of the target's time, and the bound of one connect.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    fn time_left(&mut self) -> Result<(Duration, Duration)> {
+        let proxy = &self.admitted().ok_or_else(unadmitted)?.entry.proxy;
+        let (timeout, connect_timeout) = (proxy.timeout, proxy.connect_timeout);
+        let spent = self.target.started.map_or(Duration::ZERO, |started| started.elapsed());
+        match timeout.checked_sub(spent).filter(|left| !left.is_zero()) {
+            Some(left) => Ok((left, connect_timeout.min(left))),
+            None => {
+                self.refusal = Some(Refusal::TargetTimeout(TimeoutPhase::Connect, timeout));
+                Err(Error::new(REFUSED))
+            }
+        }
+    }
+
+    fn failed<'a>(&self, error: &'a Error) -> Failed<'a> {
+        let proxy = self.admitted().map(|admitted| &admitted.entry.proxy);
+        let timeout = proxy.map_or(Duration::ZERO, |proxy| proxy.timeout);
+        Failed {
+            error,
+            timeout,
+            connect_timeout: proxy.map_or(Duration::ZERO, |proxy| proxy.connect_timeout).min(timeout),
+            max_response_body: proxy.map_or(0, |proxy| proxy.max_response_body),
+            answered: self.target.answered.is_some(),
+        }
+    }
+}
+
+/// A panic in a stage is a fault of ours with a log line (from the panic hook), not a dead connection.
+fn shielded(stage: impl FnOnce() -> Result<Admitted, Refused>) -> Result<Admitted, Refused> {
+    catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|_| Err(Refusal::Fault.into()))
+}
+
+fn unadmitted() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "a phase ran for a request that was not admitted")
+}
+
+/// Answers in the target's place.
+async fn answer(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    refusal: Refusal,
+    warning: Option<HeaderValue>,
+) -> Result<()> {
+    let (head, body) = refusal.answer(&exchange.request_id, warning.as_ref());
+    exchange.refusal = Some(refusal);
+    let bodiless = session.req_header().method == Method::HEAD;
+    let client = &mut session.downstream_session;
+    client.write_response_header(Box::new(head)).await?;
+    if bodiless { client.finish_body().await } else { client.write_response_body(body, true).await }
+}
+
+/// The same after an exchange has begun: unless an answer is on its way already, which can only be cut.
+async fn answer_and_close(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    refusal: Refusal,
+    warning: Option<HeaderValue>,
+) -> Result<()> {
+    let begun = session.response_written().is_some_and(|head| {
+        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+    });
+    if begun {
+        exchange.refusal = Some(refusal);
+        return Ok(());
+    }
+    // Pingora closes an HTTP/1 connection after a failed exchange; the client should know.
+    session.set_keepalive(None);
+    answer(session, exchange, refusal, warning).await
+}
+
+/// Lets a client keep its connection after a refusal where its unread body is small; otherwise it is told to close.
+fn keep_usable(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let small = length.is_some_and(|length| length <= DRAINED_BODY);
+    // Who waits for `100 Continue` may never send the body that we would wait for.
+    let waits = headers.contains_key(header::EXPECT);
+    if let Some(http1) = session.downstream_session.as_http1_mut()
+        && small
+        && !waits
+    {
+        http1.set_close_on_response_before_downstream_finish(false);
+        http1.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    }
+}
+
+/// Listens for a moment to a client that still sends although its answer is out and its connection will be closed.
+async fn linger(session: &mut Session) {
+    let waits = session.req_header().headers.contains_key(header::EXPECT);
+    let Some(http1) = session.downstream_session.as_http1_mut() else { return };
+    if waits || http1.is_body_done() || http1.will_keepalive() || http1.response_written().is_none() {
+        return;
+    }
+    http1.set_total_drain_timeout(Some(LINGER));
+    let _ = http1.drain_request_body().await; // a client that hangs up meanwhile is what we wait for
+}
+
+/// Takes the held session away again.
+fn release(session: &mut Session, exchange: &mut Exchange) {
+    if let Some(slot) = exchange.slot.take() {
+        hold::restore(session, &slot);
+    }
+}
+
+/// Judges the announced length of an answer.
+fn check_length(request: &RequestHeader, head: &ResponseHeader, limit: u64) -> Result<(), Refusal> {
+    let bodiless =
+        request.method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    // Two lengths, or one that is no number: nobody can say where this answer ends (RFC 9112 section 6.3).
+    let length = first.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(length) = length.and_then(|text| text.parse::<u64>().ok()) else {
+        return Err(Refusal::TargetFailed(TargetFault::Protocol));
+    };
+    if lengths.any(|other| other != first) {
+        return Err(Refusal::TargetFailed(TargetFault::Protocol));
+    }
+    if !bodiless && length > limit { Err(Refusal::ResponseTooLarge(limit)) } else { Ok(()) }
+}
+
+/// The client's request id where it is well-formed, a new one otherwise.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let well_formed = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=128).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~:+/=@".contains(byte))
+    };
+    let mut sent = headers.get_all(REQUEST_ID).iter();
+    match (sent.next(), sent.next()) {
+        (Some(one), None) if well_formed(&one) => one.clone(),
+        _ => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..))).expect("hexadecimal digits"),
+    }
+}
+
+fn peer_address(session: &Session) -> Option<IpAddr> {
+    session.client_addr()?.as_inet().map(SocketAddr::ip)
+}

@@ -1,0 +1,122 @@
+//! The header of a target's answer: hop-by-hop fields off, the edge's labels on, everything else the target's.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora::http::ResponseHeader;
+
+use crate::refusal::{GRANTED, GRANTED_MESSAGE, PROXY_CODE, PROXY_MESSAGE, PROXY_WARNING, REQUEST_ID};
+
+/// Fields that belong to one connection (RFC 9110 section 7.6.1) and that Pingora does not strip from responses.
+/// `Transfer-Encoding` and `Connection` are not here: Pingora frames by the one and overwrites the other.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::TE,
+    header::TRAILER,
+];
+
+/// What the edge adds to an answer.
+pub struct Labels<'a> {
+    pub request_id: &'a HeaderValue,
+    pub warning: Option<&'a HeaderValue>,
+}
+
+/// Strips and labels. Call once per final header, not for `1xx` (but for `101`).
+///
+/// # Errors
+/// Never in practice: all names and values are valid already.
+pub fn label(head: &mut ResponseHeader, labels: &Labels<'_>) -> pingora_core::Result<()> {
+    strip(head);
+    let via = if head.version == Version::HTTP_2 { VIA_2 } else { VIA_1_1 };
+    head.append_header(header::VIA, via)?;
+    head.insert_header(PROXY_CODE, GRANTED)?;
+    head.insert_header(PROXY_MESSAGE, GRANTED_MESSAGE)?;
+    match labels.warning {
+        Some(warning) => head.insert_header(PROXY_WARNING, warning.clone())?,
+        // A target does not speak in our name.
+        None => drop(head.remove_header(&PROXY_WARNING)),
+    }
+    head.insert_header(REQUEST_ID, labels.request_id.clone())
+}
+
+const VIA_1_1: HeaderValue = HeaderValue::from_static("1.1 requestrocket-edge");
+const VIA_2: HeaderValue = HeaderValue::from_static("2 requestrocket-edge");
+
+/// The `Via` value for a message received with `version`.
+pub fn via(version: Version) -> HeaderValue {
+    match version {
+        Version::HTTP_2 => VIA_2,
+        Version::HTTP_10 => HeaderValue::from_static("1.0 requestrocket-edge"),
+        _ => VIA_1_1,
+    }
+}
+
+fn strip(head: &mut ResponseHeader) {
+    for name in nominated(&head.headers) {
+        head.remove_header(&name);
+    }
+    for name in &HOP_BY_HOP {
+        head.remove_header(name);
+    }
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        head.remove_header(&header::UPGRADE);
+    }
+}
+
+/// Fields that `Connection` names, less those that frame the message or that are handled by name.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| token.trim().parse::<HeaderName>().ok())
+        .filter(|name| {
+            ![header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::UPGRADE, header::CONNECTION].contains(name)
+        })
+        .filter(|name| headers.contains_key(name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(200, None).expect("200 is a status");
+        for (name, value) in fields {
+            head.append_header(*name, *value).expect("valid in these tests");
+        }
+        head
+    }
+
+    #[test]
+    fn a_target_does_not_speak_in_our_name() {
+        let mut head = answer(&[
+            ("requestrocket-proxy-code", "billing-suspended"),
+            ("requestrocket-proxy-warning", "pay me"),
+            ("via", "1.1 cdn"),
+        ]);
+        let id = HeaderValue::from_static("r1");
+        label(&mut head, &Labels { request_id: &id, warning: None }).expect("labels are valid");
+        assert_eq!(head.headers["requestrocket-proxy-code"], "proxy-access-granted");
+        assert!(!head.headers.contains_key("requestrocket-proxy-warning"));
+        let via: Vec<_> = head.headers.get_all("via").iter().collect();
+        assert_eq!(via, ["1.1 cdn", "1.1 requestrocket-edge"]);
+    }
+
+    #[test]
+    fn what_belongs_to_the_targets_connection_stays_there() {
+        let mut head = answer(&[
+            ("connection", "close, x-hop, content-length"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("content-length", "3"),
+            ("x-kept", "1"),
+        ]);
+        strip(&mut head);
+        assert!(!head.headers.contains_key("x-hop") && !head.headers.contains_key("keep-alive"));
+        assert!(head.headers.contains_key("content-length") && head.headers.contains_key("x-kept"));
+    }
+}

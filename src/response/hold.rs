@@ -1,0 +1,586 @@
+//! The client's session while its request is with the target: holds an answer of unknown length, bounds its size, and races
+//! one clock through every stage of the exchange.
+//!
+//! Pingora writes a response header as soon as it has one, and has no total deadline. Both are had by standing between its
+//! proxy loop and the client: every write goes through [`CustomSession::response_duplex_vec`], and the loop polls
+//! [`CustomSession::read_body_or_idle`] all the time that it waits for the target. The trait is hidden in Pingora's
+//! documentation, hence the exact version in Cargo.toml and everything that touches it in this one file.
+//!
+//! Not raced here, since the loop is elsewhere then: connecting (the peer's connect timeouts), a target that does not take
+//! the upload (the peer's write timeout), a client that does not take the answer (the client's write timeout).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version, header};
+use parking_lot::Mutex;
+use pingora_core::protocols::http::custom::{CustomMessageWrite, server::Session as CustomSession};
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_core::protocols::{Digest, l4::socket::SocketAddr};
+use pingora_core::{Error, ErrorType, Result};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::config::model::ResponseMode;
+
+/// The slowest that a client may take a held answer, in bytes a second, on top of its write timeout: what is held counts
+/// against everybody's memory.
+const MIN_TAKE_RATE: u64 = 16 * 1024;
+/// Tasks with at most this much body go to the client in one write, at the price of a copy.
+const ONE_WRITE: usize = 16 * 1024;
+
+/// Why an exchange was halted here. Travels through Pingora as [`ErrorType::Custom`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Halt {
+    /// The target's total time is over.
+    Deadline,
+    /// The client stopped sending its body.
+    ClientStalled,
+    /// A streamed answer or a tunnel was silent for too long.
+    Idle,
+    /// The answer exceeds the limit.
+    TooLarge,
+    /// No memory left to hold the answer.
+    NoMemory,
+    /// Not a failure: the answer is out and complete, while the client is still sending.
+    AnsweredEarly,
+}
+
+impl Halt {
+    const ALL: [Self; 6] =
+        [Self::Deadline, Self::ClientStalled, Self::Idle, Self::TooLarge, Self::NoMemory, Self::AnsweredEarly];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "target deadline",
+            Self::ClientStalled => "client stalled",
+            Self::Idle => "stream idle",
+            Self::TooLarge => "response too large",
+            Self::NoMemory => "held responses at capacity",
+            Self::AnsweredEarly => "answered early",
+        }
+    }
+
+    fn error(self) -> Box<Error> {
+        Error::new(ErrorType::Custom(self.name()))
+    }
+
+    /// The halt that `error` carries, if any.
+    pub fn of(error: &Error) -> Option<Self> {
+        let ErrorType::Custom(name) = error.etype() else { return None };
+        Self::ALL.into_iter().find(|halt| halt.name() == *name)
+    }
+}
+
+/// Bytes that all held answers together may still take.
+#[derive(Debug)]
+pub struct Budget {
+    total: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    pub fn new(total: u64) -> Self {
+        Self { total: AtomicU64::new(total), taken: AtomicU64::new(0) }
+    }
+
+    /// Changes the total; what is taken stays taken.
+    pub fn resize(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Bytes held at this moment.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let total = self.total.load(Ordering::Relaxed);
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                taken.checked_add(bytes).filter(|taken| *taken <= total)
+            })
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What applies to one exchange.
+pub struct Terms {
+    /// When the exchange with the target began.
+    pub started: Instant,
+    /// Total time of the target, connecting included, the client's upload not.
+    pub timeout: Duration,
+    /// Longest silence of a client that still owes its body.
+    pub body_timeout: Duration,
+    /// Longest silence within a streamed answer or a tunnel.
+    pub idle_timeout: Duration,
+    /// Longest wait for the client to take a piece of the answer.
+    pub write_timeout: Duration,
+    /// Bytes of body that pass.
+    pub limit: u64,
+    pub mode: ResponseMode,
+    pub budget: Arc<Budget>,
+}
+
+/// Where the client's own session is returned to when the exchange is over.
+pub type Slot = Arc<Mutex<Option<ServerSession>>>;
+
+/// Puts a [`HeldSession`] in the place of the client's session. [`restore`] undoes it.
+pub fn install(session: &mut Session, terms: Terms) -> Slot {
+    let slot = Slot::default();
+    let mut client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
+    let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
+    let due = match stage {
+        Stage::Upload => terms.started + terms.body_timeout,
+        _ => terms.started + terms.timeout,
+    };
+    *session.downstream_session = ServerSession::new_custom(Box::new(HeldSession {
+        client: Some(client),
+        slot: Arc::clone(&slot),
+        connecting: Duration::ZERO,
+        stage,
+        due,
+        clock: None,
+        held: None,
+        passed: 0,
+        terms,
+    }));
+    slot
+}
+
+/// Puts the client's own session back: it alone knows about keep-alive.
+pub fn restore(session: &mut Session, slot: &Slot) {
+    // Dropping the held session fills the slot.
+    drop(std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(()))));
+    if let Some(client) = slot.lock().take() {
+        *session.downstream_session = client;
+    }
+}
+
+/// What the clock is running for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The client still sends: due is the end of its patience, renewed by every piece.
+    Upload,
+    /// The target has the request: due is its deadline.
+    Answer,
+    /// A streamed answer: due is the end of a silence.
+    Streaming,
+    /// An upgraded connection: likewise, in both directions.
+    Tunnel,
+    /// Nothing more to wait for.
+    Done,
+}
+
+struct HeldSession {
+    /// `None` only while being dropped.
+    client: Option<ServerSession>,
+    slot: Slot,
+    terms: Terms,
+    /// How much of the target's time went into connecting.
+    connecting: Duration,
+    stage: Stage,
+    due: Instant,
+    clock: Option<Pin<Box<Sleep>>>,
+    held: Option<Held>,
+    /// Body bytes that were passed on without being held.
+    passed: u64,
+}
+
+/// An answer that is complete only in here.
+struct Held {
+    header: Box<ResponseHeader>,
+    chunks: Vec<Bytes>,
+    memory: Reservation,
+}
+
+/// Bytes taken from the budget, given back on drop.
+struct Reservation {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Reservation {
+    fn grow(&mut self, bytes: u64) -> bool {
+        let granted = self.budget.take(bytes);
+        if granted {
+            self.bytes += bytes;
+        }
+        granted
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+impl Drop for HeldSession {
+    fn drop(&mut self) {
+        *self.slot.lock() = self.client.take();
+    }
+}
+
+impl HeldSession {
+    fn client(&self) -> &ServerSession {
+        self.client.as_ref().expect("the client's session leaves only on drop")
+    }
+
+    fn client_mut(&mut self) -> &mut ServerSession {
+        self.client.as_mut().expect("the client's session leaves only on drop")
+    }
+
+    /// The target has the whole request: its time runs from here on, less what connecting took.
+    fn upload_ended(&mut self) {
+        if self.stage == Stage::Upload {
+            self.stage = Stage::Answer;
+            self.due = Instant::now() + self.terms.timeout.saturating_sub(self.connecting);
+        }
+    }
+
+    fn renew(&mut self) {
+        match self.stage {
+            Stage::Upload => self.due = Instant::now() + self.terms.body_timeout,
+            Stage::Streaming | Stage::Tunnel => self.due = Instant::now() + self.terms.idle_timeout,
+            Stage::Answer | Stage::Done => {}
+        }
+    }
+
+    fn overdue(&self) -> Box<Error> {
+        match self.stage {
+            Stage::Upload => Halt::ClientStalled,
+            Stage::Answer | Stage::Done => Halt::Deadline,
+            Stage::Streaming | Stage::Tunnel => Halt::Idle,
+        }
+        .error()
+    }
+
+    /// Decides over a final response header: `None` when it is held, otherwise what goes to the client now.
+    fn receive_header(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Option<HttpTask> {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Some(HttpTask::Header(head, false));
+        }
+        let request = self.client().req_header();
+        let bodiless = end
+            || request.method == Method::HEAD
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.stage = Stage::Tunnel;
+            self.renew();
+        } else if bodiless || head.headers.contains_key(header::CONTENT_LENGTH) {
+            // The length is known, and `response_filter` has checked it: the deadline stays.
+        } else if self.terms.mode == ResponseMode::Streamed || is_stream(&head) {
+            if request.version == Version::HTTP_10 {
+                // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): the end of the connection ends the body.
+                head.remove_header(&header::TRANSFER_ENCODING);
+            }
+            self.stage = Stage::Streaming;
+            self.renew();
+        } else {
+            let memory = Reservation { budget: Arc::clone(&self.terms.budget), bytes: 0 };
+            self.held = Some(Held { header: head, chunks: Vec::new(), memory });
+            return None;
+        }
+        Some(HttpTask::Header(head, end))
+    }
+
+    /// Counts a piece of body. `None` when it is held.
+    fn receive_body(&mut self, data: Option<Bytes>, end: bool) -> Result<Option<HttpTask>> {
+        let size = data.as_ref().map_or(0, Bytes::len) as u64;
+        let Some(held) = self.held.as_mut() else {
+            self.passed += size;
+            if self.passed > self.terms.limit {
+                return Err(Halt::TooLarge.error());
+            }
+            self.renew();
+            return Ok(Some(HttpTask::Body(data, end)));
+        };
+        if held.memory.bytes + size > self.terms.limit {
+            return Err(Halt::TooLarge.error());
+        }
+        if let Some(data) = data.filter(|data| !data.is_empty()) {
+            if !held.memory.grow(size) {
+                return Err(Halt::NoMemory.error());
+            }
+            held.chunks.push(data);
+        }
+        Ok(None)
+    }
+
+    /// Sends what was held, with its exact length.
+    async fn release(&mut self, trailers: Option<Box<HeaderMap>>) -> Result<bool> {
+        let Some(Held { mut header, chunks, memory }) = self.held.take() else { return Ok(true) };
+        // From here on the client's own pace counts, not the target's.
+        self.stage = Stage::Done;
+        let patience = self.terms.write_timeout + Duration::from_secs(memory.bytes / MIN_TAKE_RATE);
+        header.remove_header(&header::TRANSFER_ENCODING);
+        header.insert_header(header::CONTENT_LENGTH, memory.bytes)?;
+        let mut tasks = vec![HttpTask::Header(header, false)];
+        tasks.extend(chunks.into_iter().map(|chunk| HttpTask::Body(Some(chunk), false)));
+        tasks.push(trailers.map_or(HttpTask::Done, |trailers| HttpTask::Trailer(Some(trailers))));
+        match tokio::time::timeout(patience, self.forward(tasks)).await {
+            Ok(end) => end,
+            Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "client takes a held response too slowly").into_down()),
+        }
+    }
+
+    /// Hands tasks to the client's session. Says whether the answer is complete.
+    async fn forward(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let body: usize = tasks.iter().map(body_size).sum();
+        let client = self.client_mut();
+        // HTTP/1's session copies the body when it gets several tasks at once: a good trade for one system call, a bad one
+        // for megabytes.
+        if body <= ONE_WRITE {
+            return client.response_duplex_vec(tasks).await;
+        }
+        let mut end = false;
+        for task in tasks {
+            end = client.response_duplex_vec(vec![task]).await? || end;
+        }
+        Ok(end)
+    }
+
+    /// The answer is complete. A client that is still sending is released at once: by an error that tears the rest down,
+    /// since the proxy loop would go on to feed a target that does not listen.
+    fn completed(&mut self) -> Result<bool> {
+        let tunnel = self.stage == Stage::Tunnel;
+        self.stage = Stage::Done;
+        if tunnel || self.client_mut().is_body_done() { Ok(true) } else { Err(Halt::AnsweredEarly.error()) }
+    }
+}
+
+fn body_size(task: &HttpTask) -> usize {
+    match task {
+        HttpTask::Body(Some(data), _) | HttpTask::UpgradedBody(Some(data), _) => data.len(),
+        _ => 0,
+    }
+}
+
+/// Whether an answer makes sense only as it comes: server-sent events, and gRPC, whose trailers carry its status.
+fn is_stream(head: &ResponseHeader) -> bool {
+    head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        let starts = |prefix: &[u8]| kind.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        starts(b"text/event-stream") || starts(b"application/grpc")
+    })
+}
+
+#[async_trait]
+impl CustomSession for HeldSession {
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut ready = Vec::with_capacity(tasks.len());
+        let mut end = false;
+        for task in tasks {
+            match task {
+                HttpTask::Header(head, last) => ready.extend(self.receive_header(head, last)),
+                HttpTask::Body(data, last) => {
+                    ready.extend(self.receive_body(data, last)?);
+                    if last && self.held.is_some() {
+                        end = self.release(None).await?;
+                    }
+                }
+                HttpTask::Trailer(trailers) if self.held.is_some() => end = self.release(trailers).await?,
+                HttpTask::Done if self.held.is_some() => end = self.release(None).await?,
+                HttpTask::Failed(error) if self.held.is_some() || self.client().response_written().is_none() => {
+                    return Err(error);
+                }
+                HttpTask::UpgradedBody(..) => {
+                    self.renew();
+                    ready.push(task);
+                }
+                other => ready.push(other),
+            }
+        }
+        if !ready.is_empty() {
+            end = self.forward(ready).await? || end;
+        }
+        if end { self.completed() } else { Ok(false) }
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if self.stage == Stage::Done {
+            return self.client_mut().read_body_or_idle(no_body_expected).await;
+        }
+        let due = self.due;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if clock.deadline() != due {
+            clock.as_mut().reset(due);
+        }
+        let client = self.client.as_mut().expect("the client's session leaves only on drop");
+        // What has arrived comes before the clock: a client whose pieces waited in our own queue is not a silent one.
+        let read = tokio::select! {
+            biased;
+            read = client.read_body_or_idle(no_body_expected) => read?,
+            () = clock => return Err(self.overdue()),
+        };
+        self.renew();
+        if self.stage == Stage::Upload && self.client_mut().is_body_done() {
+            self.upload_ended();
+        }
+        Ok(read)
+    }
+
+    /// Pingora calls this when the request header is on its way to the target: connecting is over.
+    fn enable_retry_buffering(&mut self) {
+        self.connecting = self.terms.started.elapsed();
+        self.client_mut().enable_retry_buffering();
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        let done = self.client_mut().is_body_done();
+        if done {
+            self.upload_ended();
+        }
+        done
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        if self.held.is_some() {
+            return Error::e_explain(ErrorType::InternalError, "held response never completed");
+        }
+        self.client_mut().finish_body().await
+    }
+
+    // The rest is the client's session as it is.
+
+    fn req_header(&self) -> &RequestHeader {
+        self.client().req_header()
+    }
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.client_mut().req_header_mut()
+    }
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.client_mut().read_request_body().await
+    }
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.client_mut().drain_request_body().await
+    }
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.client_mut().write_response_header(head).await
+    }
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
+        self.client_mut().write_response_header_ref(head).await
+    }
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.client_mut().write_response_body(data, end).await
+    }
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.client_mut().write_response_trailers(trailers).await
+    }
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.client_mut().set_read_timeout(timeout);
+    }
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.client().get_read_timeout()
+    }
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.client_mut().set_write_timeout(timeout);
+    }
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.client().get_write_timeout()
+    }
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.client_mut().set_total_drain_timeout(timeout);
+    }
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.client().get_total_drain_timeout()
+    }
+    fn request_summary(&self) -> String {
+        self.client().request_summary()
+    }
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.client().response_written()
+    }
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        self.client_mut().shutdown().await;
+    }
+    fn is_body_empty(&mut self) -> bool {
+        self.client_mut().is_body_empty()
+    }
+    fn body_bytes_sent(&self) -> usize {
+        self.client().body_bytes_sent()
+    }
+    fn body_bytes_read(&self) -> usize {
+        self.client().body_bytes_read()
+    }
+    fn digest(&self) -> Option<&Digest> {
+        self.client().digest()
+    }
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.client_mut().digest_mut()
+    }
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.client().client_addr()
+    }
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.client().server_addr()
+    }
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.client().to_h1_raw()
+    }
+    fn retry_buffer_truncated(&self) -> bool {
+        self.client().retry_buffer_truncated()
+    }
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.client().get_retry_buffer()
+    }
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+    fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+    fn is_upgrade_req(&self) -> bool {
+        self.client().is_upgrade_req()
+    }
+    fn was_upgraded(&self) -> bool {
+        self.client().was_upgraded()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_never_overdrawn_and_gives_back() {
+        let budget = Budget::new(100);
+        assert!(budget.take(60) && !budget.take(41) && budget.take(40));
+        assert_eq!(budget.taken(), 100);
+        budget.give_back(60);
+        assert!(budget.take(1) && !budget.take(u64::MAX));
+    }
+
+    #[test]
+    fn a_halt_survives_its_way_through_pingora() {
+        for halt in Halt::ALL {
+            assert_eq!(Halt::of(&halt.error().into_down()), Some(halt));
+        }
+        assert_eq!(Halt::of(&Error::new(ErrorType::ReadTimedout)), None);
+    }
+}

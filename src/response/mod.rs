@@ -1,0 +1,4 @@
+//! The answer on its way back: held or streamed ([`hold`]), labelled and cleaned ([`headers`]).
+
+pub mod headers;
+pub mod hold;

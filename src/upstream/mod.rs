@@ -1,0 +1,6 @@
+//! The way to a target: its addresses ([`dns`]), which of them it may have ([`address`]), and the peer that Pingora
+//! connects to ([`peer`]).
+
+pub mod address;
+pub mod dns;
+pub mod peer;
