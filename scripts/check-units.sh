@@ -13,7 +13,9 @@ fi
 copies=$(mktemp -d)
 trap 'rm -rf "$copies"' EXIT
 for unit in "${units[@]}"; do
-  sed -E 's|/usr(/local)?/bin/requestrocket-edge|/bin/true|' "$unit" >"$copies/$(basename "$unit")"
+  sed -E 's|/usr(/local)?/bin/requestrocket-edge|/bin/true|g' "$unit" >"$copies/$(basename "$unit")"
 done
 echo "units: ${units[*]}"
-systemd-analyze verify --man=no "$copies"/*
+verdict=$(systemd-analyze verify --man=no "$copies"/* 2>&1) || { echo "$verdict" >&2 && exit 1; }
+# A line that it does not understand is only remarked upon. Remarks on the machine's own units are not ours to mend.
+if grep -F "$copies/" <<<"$verdict" >&2; then exit 1; fi
