@@ -1,0 +1,34 @@
+# The project's everyday commands. CI runs `make ci` and nothing else, so what passes here passes there.
+
+# Where `make run` listens: make run LISTEN=127.0.0.1:9000
+LISTEN ?= 127.0.0.1:8080
+
+.DEFAULT_GOAL := help
+.PHONY: help run test ci fmt build
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build and start the demo: sample proxies, a small target, and the lines to try
+	@scripts/setup.sh build
+	cargo run --locked -- demo --listen $(LISTEN)
+
+test: ## Run all tests, real clients included
+	@scripts/setup.sh test
+	cargo test --locked
+
+ci: ## Check everything: format, lints, tests, samples, units, dependencies
+	@scripts/setup.sh ci
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(MAKE) --no-print-directory test
+	scripts/check-samples.sh
+	scripts/check-units.sh
+	scripts/check-dependencies.sh
+
+fmt: ## Format the code
+	cargo fmt
+
+build: ## Build the optimised binary, target/release/requestrocket-edge (takes minutes)
+	@scripts/setup.sh build
+	cargo build --locked --release
