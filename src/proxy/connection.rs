@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::EdgeProxy;
+use super::exchange::InFlight;
 use crate::config::model::{ClientLimits, Edge};
 
 /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). `PRI` is reserved: no HTTP/1 request begins with it.
@@ -59,11 +60,13 @@ pub struct Gate {
     keepalive_timeout: Duration,
     /// Ports of plain-text listeners that take HTTP/2.
     cleartext_ports: Vec<u16>,
+    /// Clients connected now.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Gate {
-    /// The gate in front of `proxy`.
-    pub fn new(proxy: HttpProxy<EdgeProxy>, edge: &Edge) -> Self {
+    /// The gate in front of `proxy`. Counts its clients in `connections`.
+    pub fn new(proxy: HttpProxy<EdgeProxy>, edge: &Edge, connections: Arc<AtomicUsize>) -> Self {
         let limits = &edge.limits;
         Self {
             proxy: Arc::new(proxy),
@@ -78,6 +81,7 @@ impl Gate {
                 .filter(|listener| listener.http2_cleartext)
                 .map(|listener| listener.address.port())
                 .collect(),
+            connections,
         }
     }
 
@@ -120,6 +124,7 @@ fn h2_options(limits: &ClientLimits) -> H2Options {
 #[async_trait]
 impl ServerApp for Gate {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _counted = InFlight::enter(&self.connections);
         let cleartext_http2 = self.speaks_http2(&mut stream).await?;
         let http2 = cleartext_http2 || matches!(stream.selected_alpn_proto(), Some(pingora_core::protocols::ALPN::H2));
         let peer = stream

@@ -1,0 +1,77 @@
+//! Listening sockets, bound before anything else starts: a port that is taken is a clear error and not a worker that dies.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora_core::apps::ServerApp;
+use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
+use pingora_core::services::{Service, listening};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Binds `address` and listens.
+///
+/// # Errors
+/// As the system words them: the port is taken, the address is not ours, the port is privileged.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for connections of its predecessor to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners, as written.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A Pingora service on sockets that are bound already.
+pub struct Bound<A> {
+    service: listening::Service<A>,
+    sockets: ListenFds,
+}
+
+impl<A> Bound<A> {
+    /// Serves `app` on `sockets`, each named by the address it was asked for.
+    pub fn new(name: &str, app: A, sockets: Vec<(SocketAddr, Socket)>) -> Self {
+        let mut service = listening::Service::new(name.to_owned(), app);
+        let mut fds = Fds::new();
+        for (address, socket) in sockets {
+            let key = address.to_string();
+            service.add_tcp(&key);
+            // Pingora takes it over by this key, and closes it.
+            fds.add(key, socket.into_raw_fd());
+        }
+        Self { service, sockets: Arc::new(Mutex::new(fds)) }
+    }
+
+    /// Runs the service on `threads` threads of its own.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.service.threads = Some(threads);
+        self
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> Service for Bound<A> {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        let sockets = Arc::clone(&self.sockets);
+        self.service.start_service(Some(sockets), shutdown, listeners_per_fd).await;
+    }
+
+    fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.service.threads()
+    }
+}

@@ -1,0 +1,55 @@
+//! The daemon's own log lines: `log` and `env_logger` on standard error, at `info` unless `RUST_LOG` says otherwise.
+//!
+//! `error`: wake someone. `warn`: look tomorrow. `info`: an operator's action finished. Nothing per request above `debug`.
+
+use env_logger::filter::{Builder as FilterBuilder, Filter};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Log targets of this crate.
+const OURS: &str = "requestrocket_edge";
+
+/// Starts logging. Call once.
+pub fn start() {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = FilterBuilder::new().parse(&wanted).build();
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(LevelFilter::Trace).format_target(false);
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        builder.write_style(env_logger::WriteStyle::Never);
+    }
+    log::set_max_level(filter.filter());
+    let logger = Discreet { logger: builder.build(), filter };
+    if log::set_boxed_logger(Box::new(logger)).is_err() {
+        log::warn!("logging was started twice");
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        // A message that was composed at run time may quote what it stumbled over; a literal cannot.
+        let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message withheld)");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        log::error!("panic at {place}: {text}; the request got a 500 if there was one. Please report this line.");
+    }));
+}
+
+/// Keeps libraries from telling what passes through: below `warn`, Pingora prints whole request headers, and with them
+/// credentials, whatever `RUST_LOG` asks for.
+struct Discreet {
+    logger: env_logger::Logger,
+    filter: Filter,
+}
+
+impl Log for Discreet {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with(OURS);
+        (ours || metadata.level() <= Level::Warn) && self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) && self.filter.matches(record) {
+            self.logger.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.logger.flush();
+    }
+}

@@ -1,0 +1,109 @@
+//! Configuration while serving: taken whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::config::model::Edge;
+use crate::config::{Loaded, Loader, Problems};
+use crate::snapshot::{Lasting, Snapshot};
+
+/// Loads the configuration again when asked to, and swaps the generation that requests see.
+pub struct Reloader {
+    loader: Loader,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    lasting: Arc<Lasting>,
+}
+
+impl Reloader {
+    /// The first generation: nothing serves before it is there.
+    ///
+    /// # Errors
+    /// Every problem of the configuration.
+    pub fn start(mut loader: Loader) -> Result<(Loader, Loaded), Problems> {
+        let loaded = loader.load()?;
+        Ok((loader, loaded))
+    }
+
+    /// A reloader that goes on from the generation in `snapshots`.
+    pub fn new(loader: Loader, snapshots: Arc<ArcSwap<Snapshot>>, lasting: Arc<Lasting>) -> Self {
+        Self { loader, snapshots, lasting }
+    }
+
+    /// Loads, and swaps when there is no problem. Says in the log how it went.
+    pub fn reload(&mut self) -> bool {
+        let started = Instant::now();
+        let loaded = match self.loader.load() {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                for line in problems.to_string().lines() {
+                    log::error!("{line}");
+                }
+                log::error!("configuration not taken: generation {} serves on", self.snapshots.load().generation);
+                return false;
+            }
+        };
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
+        }
+        let running = self.snapshots.load();
+        for key in needs_restart(&running.edge, &loaded.config.edge) {
+            log::warn!("edge.yaml: {key}: the change takes effect with the next restart");
+        }
+        let next = Snapshot::build(loaded.config, running.generation + 1, &self.lasting);
+        log::info!(
+            "configuration taken: generation {}, {} proxies, {} fragments parsed, {} unchanged, {} ms",
+            next.generation,
+            next.len(),
+            loaded.fragments_parsed,
+            loaded.fragments_kept,
+            started.elapsed().as_millis()
+        );
+        self.snapshots.store(Arc::new(next));
+        self.lasting.resolver.forget_unused();
+        self.lasting.limiters.retain_used();
+        true
+    }
+
+    /// All files and folders whose change may change the configuration.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.loader.files()
+    }
+}
+
+/// Folders to watch for the files: an editor that saves by renaming, and a secret that is rotated by a symbolic link,
+/// both replace the file, so it is the folder that sees it.
+pub fn folders<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = files
+        .filter_map(|file| if file.is_dir() { Some(file) } else { file.parent() })
+        .map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
+        .collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
+}
+
+/// Keys whose change a running daemon cannot follow.
+fn needs_restart(running: &Edge, next: &Edge) -> Vec<&'static str> {
+    let listeners = |edge: &Edge| -> Vec<_> {
+        edge.listeners.iter().map(|listener| (listener.address, listener.http2_cleartext)).collect()
+    };
+    let limits = |edge: &Edge| {
+        let limits = &edge.limits;
+        (limits.header_timeout, limits.keepalive_timeout, limits.requests_per_connection, limits.http2_max_streams)
+    };
+    [
+        ("threads", running.threads != next.threads),
+        ("listeners", listeners(running) != listeners(next)),
+        ("admin", running.admin != next.admin),
+        ("limits", limits(running) != limits(next)),
+        ("pool.max_idle", running.pool.max_idle != next.pool.max_idle),
+        ("dns.servers", running.dns.servers != next.dns.servers),
+        ("access_log", running.access_log != next.access_log),
+    ]
+    .into_iter()
+    .filter_map(|(key, changed)| changed.then_some(key))
+    .collect()
+}
