@@ -1,1 +1,5 @@
+//! What is decided about a request before it is forwarded. Pure functions over plain values: no session, no snapshot, no HTTP
+//! status. Each stage returns a proof that the next one needs, or a reason to refuse.
 
+pub mod query;
+pub mod route;
