@@ -1,5 +1,9 @@
 //! What is decided about a request before it is forwarded. Pure functions over plain values: no session, no snapshot, no HTTP
 //! status. Each stage returns a proof that the next one needs, or a reason to refuse.
 
+pub mod credential;
+pub mod jwt;
 pub mod query;
 pub mod route;
+#[cfg(test)]
+mod signing;
