@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::jwt::{self, Claims, Token};
+use super::jwt::{self, Claims, Rejection, Token};
 use super::query::{Decoded, Found};
 use super::route::split_once;
 use crate::config::model::{JwtPolicy, Proof, ProxyCredential};
@@ -96,6 +96,17 @@ impl Keyring {
             signed: signed.into(),
         }
     }
+
+    /// The `jwt_verify` credential that a refused token is meant for and that has no key for it: its key set may have been rotated,
+    /// and is worth fetching again. Anybody can make up such a token, so that the fetching must be limited; and only a known proxy
+    /// has a keyring to ask, so that asking must not delay the answer.
+    pub fn missing_key(&self, presented: &Presented<'_>, now: SystemTime) -> Option<&Arc<ProxyCredential>> {
+        let value = presented.value()?;
+        let token = Token::parse(token_of(value, b"bearer").unwrap_or(value)).ok()?;
+        let mut signed = self.signed.iter();
+        let (_, credential) = signed.find(|(policy, _)| jwt::verify(&token, policy, now) == Err(Rejection::NoKey))?;
+        Some(credential)
+    }
 }
 
 /// Finds the credential that a client holds. `keyring` is `None` where the proxy is unknown or inactive.
@@ -131,7 +142,7 @@ fn verify_signed<'k>(keyring: &'k Keyring, token: &[u8], now: SystemTime) -> Opt
     let mut accepted = None;
     for (policy, credential) in &keyring.signed {
         let verdict = jwt::verify(&token, policy, now);
-        spent |= verdict.map_or_else(jwt::Rejection::is_after_signature, |()| true);
+        spent |= verdict.map_or_else(Rejection::is_after_signature, |()| true);
         if verdict.is_ok() && is_usable(credential, now) {
             accepted = Some(credential);
             break;
@@ -448,6 +459,27 @@ mod tests {
             let (found, verifications) = count_verifications(|| presented_as(&keyring, &[token.as_bytes()], ""));
             assert_eq!((found.as_deref(), verifications), (Some(audience), 1));
         }
+    }
+
+    #[test]
+    fn a_token_with_an_unknown_kid_tells_which_keys_to_fetch_again() {
+        let mut rotated = policy(&[&signer()]);
+        rotated.keys[0].kid = Some("old".into());
+        let keyring = keyring(vec![
+            credential("key", Proof::ApiKey(digest("key"))),
+            credential("other", Proof::JwtVerify(Arc::new(policy(&[&Signer::p256()])))),
+            credential("rotated", Proof::JwtVerify(Arc::new(rotated))),
+        ]);
+        let missing = |value: &str| {
+            let presented = Presented::from_request([value.as_bytes()], Found::None);
+            let missing = keyring.missing_key(&presented, now());
+            missing.map(|credential| credential.id.to_string())
+        };
+        let token = |kid: &str| signer().sign(json!({ "kid": kid }), &json!({ "exp": NOW + 60 }));
+        assert_eq!(missing(&token("new")).as_deref(), Some("rotated"));
+        assert_eq!(missing(&format!("Bearer {}", token("new"))).as_deref(), Some("rotated"));
+        assert_eq!(missing(&token("old")), None);
+        assert_eq!(missing("key"), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 pub mod credential;
 pub mod jwt;
 pub mod query;
+pub mod rate_limit;
 pub mod route;
+pub mod rules;
 #[cfg(test)]
 mod signing;
