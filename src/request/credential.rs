@@ -575,7 +575,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic_and_none_are_accepted(value in proptest::collection::vec(any::<u8>(), 0..64), scheme in 0..3_usize) {
-            let value = [&[&b""[..], b"Bearer ", b"Basic "][scheme], &value[..]].concat();
+            let value = [[&b""[..], b"Bearer ", b"Basic "][scheme], &value[..]].concat();
             let keyring = keyring(vec![credential("key", Proof::ApiKey(digest("a key that no test will guess")))]);
             let presented = Presented::from_request([&value[..]], Found::None);
             prop_assert!(verify(Some(&keyring), &presented, now()).is_none());
