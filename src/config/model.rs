@@ -232,6 +232,7 @@ pub struct ProxyCredential {
 }
 
 /// How a client's credential is checked.
+#[derive(Clone)]
 pub enum Proof {
     ApiKey(Digest),
     Bearer(Digest),
@@ -279,12 +280,12 @@ pub struct RateLimit {
     pub per_day: Option<u64>,
 }
 
-/// The rules of one scope.
-#[derive(Default)]
+/// The rules of one scope. Cheap to clone.
+#[derive(Clone, Default)]
 pub struct Scope {
     /// What holds where no rule matches.
     pub default_effect: Effect,
-    pub rules: Box<[Rule]>,
+    pub rules: Arc<[Rule]>,
 }
 
 /// What a rule does.
