@@ -80,7 +80,10 @@ pub fn run() -> ExitCode {
 
 fn serve(config: &Path) -> ExitCode {
     logging::start();
-    started(Daemon::prepare(Loader::new(config)).and_then(Daemon::serve))
+    started(Daemon::prepare(Loader::new(config)).and_then(|daemon| {
+        daemon.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+        daemon.serve()
+    }))
 }
 
 fn started(outcome: Result<(), Unserved>) -> ExitCode {
@@ -116,7 +119,9 @@ fn digest() -> ExitCode {
     // As for a secret in a file: the newline that `echo` and editors add is not part of it.
     let secret = secret.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&secret);
     if secret.is_empty() {
-        complain(&"requestrocket-edge: no secret on standard input; write: printf %s SECRET | requestrocket-edge digest\n");
+        complain(
+            &"requestrocket-edge: no secret on standard input; write: printf %s SECRET | requestrocket-edge digest\n",
+        );
         return ExitCode::from(USAGE);
     }
     match writeln!(io::stdout().lock(), "{}", Digest::of(secret).to_hex()) {

@@ -90,7 +90,9 @@ async fn reply(session: &mut ServerSession) -> Result<()> {
             send(session, 200, &[], echo(session, &[])).await
         }
         "/big" => send(session, 200, &[("content-type", "text/plain")], "x".repeat(BIG)).await,
-        "/error" => send(session, 500, &[], json("error", "the target failed, and the proxy hands its answer on")).await,
+        "/error" => {
+            send(session, 500, &[], json("error", "the target failed, and the proxy hands its answer on")).await
+        }
         "/redirect" => send(session, 302, &[("location", "/users")], String::new()).await,
         "/stream" => stream(session).await,
         _ => {
@@ -103,7 +105,12 @@ async fn reply(session: &mut ServerSession) -> Result<()> {
     }
 }
 
-async fn send(session: &mut ServerSession, status: u16, fields: &[(&'static str, &'static str)], body: String) -> Result<()> {
+async fn send(
+    session: &mut ServerSession,
+    status: u16,
+    fields: &[(&'static str, &'static str)],
+    body: String,
+) -> Result<()> {
     let mut head = ResponseHeader::build(status, Some(4))?;
     head.insert_header(header::CONTENT_TYPE, "application/json")?;
     for (name, value) in fields {

@@ -28,6 +28,8 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
+    // Pingora hands it to tokio as it is.
+    socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }

@@ -2,7 +2,7 @@
 //!
 //! `error`: wake someone. `warn`: look tomorrow. `info`: an operator's action finished. Nothing per request above `debug`.
 
-use env_logger::filter::{Builder as FilterBuilder, Filter};
+use env_filter::{Builder as FilterBuilder, Filter};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Log targets of this crate.

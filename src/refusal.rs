@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 
-use crate::request::rate_limit::Headers as RateLimitHeaders;
+use crate::request::rate_limit::{self, Window};
 
 /// `requestrocket-proxy-code` on every answer.
 pub const PROXY_CODE: HeaderName = HeaderName::from_static("requestrocket-proxy-code");
@@ -75,12 +75,14 @@ pub enum Refusal {
 /// What a client over its limit is told.
 #[derive(Debug)]
 pub struct RateLimited {
-    /// `100 requests per minute`.
-    pub limit: Box<str>,
-    /// From when on it will be admitted.
-    pub retry_after: Duration,
-    /// `RateLimit` and `RateLimit-Policy`.
-    pub headers: RateLimitHeaders,
+    /// The limit that was reached.
+    pub over: rate_limit::Refused,
+    /// Seconds after which it will be admitted.
+    pub retry_after: u64,
+    /// The value of `RateLimit`.
+    pub budget: String,
+    /// The value of `RateLimit-Policy`.
+    pub policy: String,
 }
 
 /// What took too long.
@@ -167,7 +169,13 @@ impl Refusal {
             Self::CredentialDenied => "Invalid proxy credential".into(),
             Self::BillingSuspended => "Payment Required - Account suspended due to insufficient budget".into(),
             Self::RuleDenied(id) => format!("Denied by authorization rule {id}").into(),
-            Self::RateLimited(limited) => format!("Rate limit exceeded: {}", limited.limit).into(),
+            Self::RateLimited(limited) => {
+                let window = match limited.over.window {
+                    Window::Minute => "minute",
+                    Window::Day => "day",
+                };
+                format!("Rate limit exceeded: {} requests per {window}", limited.over.limit).into()
+            }
             Self::MalformedRequest => "Request is malformed".into(),
             Self::RequestTooLarge(limit) => format!("Request payload exceeds {} limit", human_size(*limit)).into(),
             Self::ClientStalled => "Request body was not received in time".into(),
@@ -250,9 +258,9 @@ impl Refusal {
             // One second: long enough not to come back into the same burst, short enough to notice that it is over.
             Self::AtCapacity => set(header::RETRY_AFTER, HeaderValue::from_static("1")),
             Self::RateLimited(limited) => {
-                set(header::RETRY_AFTER, HeaderValue::from(whole_seconds(limited.retry_after)));
-                set(HeaderName::from_static("ratelimit"), header_text(&limited.headers.rate_limit));
-                set(HeaderName::from_static("ratelimit-policy"), header_text(&limited.headers.policy));
+                set(header::RETRY_AFTER, HeaderValue::from(limited.retry_after));
+                set(HeaderName::from_static("ratelimit"), header_text(&limited.budget));
+                set(HeaderName::from_static("ratelimit-policy"), header_text(&limited.policy));
             }
             _ => {}
         }
@@ -306,11 +314,6 @@ impl TargetFault {
     }
 }
 
-/// Seconds to wait, rounded up: who comes back after them is admitted.
-fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-}
-
 /// `6MB` for 6 MiB, as the contract words it; bytes where the limit is not a round one.
 fn human_size(bytes: u64) -> String {
     const KIB: u64 = 1024;
@@ -345,13 +348,6 @@ mod tests {
     fn sizes_are_worded_as_in_the_contract() {
         for (bytes, text) in [(6 << 20, "6MB"), (10 << 20, "10MB"), (64 << 10, "64KB"), (1000, "1000 bytes")] {
             assert_eq!(human_size(bytes), text);
-        }
-    }
-
-    #[test]
-    fn a_wait_is_rounded_up_to_whole_seconds() {
-        for (wait, seconds) in [(1, 1), (1000, 1), (1001, 2), (59_999, 60), (60_000, 60)] {
-            assert_eq!(whole_seconds(Duration::from_millis(wait)), seconds);
         }
     }
 

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::model::Edge;
 use crate::config::{Loaded, Loader, Problems};
+use crate::request::rate_limit::Clock;
 use crate::snapshot::{Lasting, Snapshot};
 
 /// Loads the configuration again when asked to, and swaps the generation that requests see.
@@ -63,7 +64,7 @@ impl Reloader {
         );
         self.snapshots.store(Arc::new(next));
         self.lasting.resolver.forget_unused();
-        self.lasting.limiters.retain_used();
+        self.lasting.limiters.retain_used(Clock::now());
         true
     }
 

@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::model::{Config, Edge};
-use crate::config::{Loader, Problems};
+use crate::config::{Loader, Problem, Problems};
 use crate::listen::{self, Bound};
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::Gate;
@@ -54,6 +54,7 @@ pub struct Daemon {
     lasting: Arc<Lasting>,
     sockets: Vec<(SocketAddr, Socket)>,
     more: Vec<AddService>,
+    warnings: Vec<Problem>,
 }
 
 /// Adds a service to Pingora's server, in the thread that runs it.
@@ -66,15 +67,17 @@ impl Daemon {
     /// [`Unserved`]: with nothing bound and nothing started.
     pub fn prepare(loader: Loader) -> Result<Self, Unserved> {
         let (loader, loaded) = Reloader::start(loader).map_err(Unserved::Config)?;
-        for warning in &loaded.warnings {
-            log::warn!("{warning}");
-        }
         let lasting = Arc::new(lasting(&loaded.config)?);
         let sockets = bind_all(&loaded.config.edge)?;
         let snapshot = Snapshot::build(loaded.config, 1, &lasting);
         let snapshots = Arc::new(ArcSwap::from_pointee(snapshot));
         let reloader = Reloader::new(loader, Arc::clone(&snapshots), Arc::clone(&lasting));
-        Ok(Self { reloader, snapshots, lasting, sockets, more: Vec::new() })
+        Ok(Self { reloader, snapshots, lasting, sockets, more: Vec::new(), warnings: loaded.warnings })
+    }
+
+    /// What is allowed in the configuration, but should be known.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 
     /// Runs another service beside the proxy.
@@ -98,13 +101,14 @@ impl Daemon {
             in_flight: Arc::clone(&in_flight),
         };
         let conf = Arc::new(server_conf(&edge));
+        let conf_edge = Arc::clone(&edge);
         let gate = Gate::new(http_proxy(&conf, proxy), &edge, Arc::clone(&connections));
         let (stop, stopping) = watch::channel(None);
         let (sockets, more) = (self.sockets, self.more);
         let pingora = std::thread::Builder::new()
             .name("pingora".to_owned())
             .spawn(move || {
-                let mut server = Server::new_with_opt_and_conf(None, ServerConf::clone(&conf));
+                let mut server = Server::new_with_opt_and_conf(None, server_conf(&conf_edge));
                 server.add_service(Bound::new("edge", gate, sockets));
                 for add in more {
                     add(&mut server);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{Config, Edge, Proxy, TargetHost};
+use crate::config::model::{Config, Edge, Proxy, ProxyCredential, TargetHost};
 use crate::request::credential::Keyring;
 use crate::request::rate_limit::{Limiter, Limiters};
 use crate::response::hold::Budget;
@@ -32,8 +32,8 @@ pub struct Entry {
     pub peers: Peers,
     /// The target's name to resolve; `None` where the target is an address.
     pub name: Option<Arc<Name>>,
-    /// One per proxy credential, in their order.
-    limiters: Box<[Arc<Limiter>]>,
+    /// One per proxy credential, ordered by the credential's place in memory, which is the same for all of its proxies.
+    limiters: Box<[(usize, Arc<Limiter>)]>,
 }
 
 impl Snapshot {
@@ -70,17 +70,25 @@ impl Entry {
             TargetHost::Address(_) => None,
             TargetHost::Name(name) => Some(lasting.resolver.name(name, edge.dns.max_stale)),
         };
+        let limiter = |credential: &Arc<ProxyCredential>| (place(credential), lasting.limiters.limiter(&credential.id));
+        let mut limiters: Box<[_]> = proxy.proxy_credentials.iter().map(limiter).collect();
+        limiters.sort_unstable_by_key(|(place, _)| *place);
         Self {
             keyring: Keyring::new(&proxy.proxy_credentials),
             peers: Peers::new(&proxy.target, &proxy.target_credential, edge.pool.idle_timeout),
             name,
-            limiters: proxy.proxy_credentials.iter().map(|credential| lasting.limiters.limiter(&credential.id)).collect(),
+            limiters,
             proxy,
         }
     }
 
-    /// The limiter of the credential at `index` of `proxy.proxy_credentials`.
-    pub fn limiter(&self, index: usize) -> &Arc<Limiter> {
-        &self.limiters[index]
+    /// The limiter of one of this proxy's credentials.
+    pub fn limiter(&self, credential: &Arc<ProxyCredential>) -> &Arc<Limiter> {
+        let found = self.limiters.binary_search_by_key(&place(credential), |(place, _)| *place);
+        &self.limiters[found.expect("a keyring holds only credentials of its own proxy")].1
     }
+}
+
+fn place(credential: &Arc<ProxyCredential>) -> usize {
+    Arc::as_ptr(credential).addr()
 }

@@ -23,6 +23,8 @@ const LARGEST_FILE: u64 = 1 << 30;
 /// Loads a configuration again and again. Keeps every file it has parsed, and parses again only what has changed.
 pub struct Loader {
     path: PathBuf,
+    /// The main file's text, where it is no file.
+    text: Option<String>,
     /// Where systemd puts the credentials of the service.
     credentials: Option<PathBuf>,
     fingerprints: Fingerprints,
@@ -54,11 +56,17 @@ impl Loader {
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            text: None,
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             fingerprints: Fingerprints::default(),
             kept: HashMap::new(),
             files: BTreeSet::new(),
         }
+    }
+
+    /// A loader of a configuration that is all in `text`; `name` stands for it in messages.
+    pub fn of_text(name: &str, text: &str) -> Self {
+        Self { text: Some(text.to_owned()), ..Self::new(Path::new(name)) }
     }
 
     #[cfg(test)]
@@ -192,7 +200,10 @@ impl Loader {
 
     /// Reads one file, unless neither it nor a file it refers to has changed since it was last read.
     fn read(&self, origin: &Origin, shared: &Shared<'_>) -> (Arc<Parsed>, bool) {
-        let bytes = match files::read(&origin.path, LARGEST_FILE) {
+        let text = self.text.as_ref().filter(|_| origin.is_main);
+        let bytes =
+            text.map_or_else(|| files::read(&origin.path, LARGEST_FILE), |text| Ok(text.clone().into_bytes().into()));
+        let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
                 let message = format!("cannot be read: {}; put the configuration there", files::reason(&error));

@@ -11,7 +11,8 @@ use pingora::http::RequestHeader;
 use crate::config::model::{Billing, ClientLimits, ProxyCredential};
 use crate::refusal::{RateLimited, Refusal};
 use crate::request::credential::{self, Presented};
-use crate::request::rate_limit::{Clock, Limiter, Permit};
+use crate::request::jwt::Claims;
+use crate::request::rate_limit::{self, Clock, Limiter, Permit};
 use crate::request::route::{self, Malformed, Route};
 use crate::request::rules::{self, Facts};
 use crate::request::{query, rewrite};
@@ -50,13 +51,14 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
     check_header(&request.headers, &snapshot.edge.limits)?;
     let route = route::parse(origin_form(request.raw_path())).map_err(malformed)?;
     check_method(&request.method)?;
-    let query = query::split(route.query);
+    let stripped = query::split(route.query);
+    let query = stripped.query.as_deref();
     let entry = snapshot.proxy(route.proxy_id);
 
     // One path for a proxy that does not exist, one that is switched off and a credential that is wrong: the same work, the
     // same answer.
     let authorization = request.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let presented = Presented::new(authorization, &query.credential);
+    let presented = Presented::from_request(authorization, stripped.credential);
     let verified = credential::verify(entry.map(|entry| &entry.keyring), &presented, now);
     let (Some(entry), Some(verified)) = (entry.filter(|entry| entry.proxy.active), verified) else {
         return Err(Refusal::CredentialDenied.into());
@@ -68,26 +70,23 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
     }
     let low_budget = credential.billing == Billing::LowBudget;
     let refused = |refusal| Refused { refusal, warning: warning(low_budget, false) };
-    check_rules(entry, credential, request, &route, query.query.as_deref(), verified.claims.as_ref()).map_err(refused)?;
+    check_rules(entry, credential, request, &route, query, verified.claims.as_ref()).map_err(refused)?;
     check_size(&request.headers, entry.proxy.max_request_body).map_err(refused)?;
 
-    let limiter = entry.limiter(verified.index);
-    let permit = limiter.acquire(&credential.rate_limit, clock).map_err(|over| {
+    let limiter = entry.limiter(credential);
+    let limit = &credential.rate_limit;
+    let permit = limiter.acquire(limit, clock).map_err(|over| {
         refused(Refusal::RateLimited(Box::new(RateLimited {
-            limit: over.limit_text().into(),
-            retry_after: over.retry_after,
-            headers: over.headers(),
+            retry_after: over.retry_after_seconds(),
+            budget: limiter.budget(limit, clock).to_string(),
+            policy: rate_limit::policy_header(limit),
+            over,
         })))
     })?;
     let proxy = &entry.proxy;
     Ok(Admitted {
-        line: rewrite::request_target(
-            &proxy.target,
-            &proxy.target_credential.injection,
-            route.target_path,
-            query.query.as_deref(),
-        ),
-        warning: warning(low_budget, permit.approaching),
+        line: rewrite::request_target(&proxy.target, &proxy.target_credential.injection, route.target_path, query),
+        warning: warning(low_budget, permit.is_approaching_limit()),
         credential: Arc::clone(credential),
         limiter: Arc::clone(limiter),
         entry: Arc::clone(entry),
@@ -98,9 +97,9 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
 
 /// The path and query of a request target: an absolute form (RFC 9112 section 3.2.2) names a host first.
 fn origin_form(raw: &[u8]) -> &[u8] {
-    let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
-        raw.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| raw.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     let Some(scheme) = scheme else { return raw };
     let rest = &raw[scheme.len()..];
     let path = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -125,13 +124,9 @@ fn check_header(headers: &HeaderMap, limits: &ClientLimits) -> Result<(), Refuse
 
 fn check_method(method: &Method) -> Result<(), Refused> {
     match *method {
-        Method::GET
-        | Method::POST
-        | Method::PUT
-        | Method::PATCH
-        | Method::DELETE
-        | Method::OPTIONS
-        | Method::HEAD => Ok(()),
+        Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS | Method::HEAD => {
+            Ok(())
+        }
         _ => Err(Refusal::MethodNotAllowed.into()),
     }
 }
@@ -142,18 +137,12 @@ fn check_rules(
     request: &RequestHeader,
     route: &Route<'_>,
     query: Option<&[u8]>,
-    claims: Option<&rules::Claims>,
+    claims: Option<&Claims>,
 ) -> Result<(), Refusal> {
     let proxy = &entry.proxy;
     let scopes = [&credential.scope, &proxy.target_credential.scope, &proxy.scope, &proxy.target.scope];
-    let facts = Facts {
-        method: &request.method,
-        path: &route.decoded_path,
-        headers: &request.headers,
-        query: query.unwrap_or_default(),
-        claims,
-    };
-    rules::evaluate(&scopes, &facts).map_err(|denial| Refusal::RuleDenied(denial.rule_id().into()))
+    let facts = Facts { method: &request.method, path: &route.decoded_path, headers: &request.headers, query, claims };
+    rules::evaluate(&scopes, &facts).map_err(|denied| Refusal::RuleDenied(denied.id().into()))
 }
 
 /// A length that is announced is judged before anything is sent; one that is not is counted on the way.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderValue;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
-use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
@@ -88,7 +88,8 @@ impl Gate {
     /// Whether the connection starts with the HTTP/2 preface. Three bytes tell; waiting for all 24 would hang on a short
     /// HTTP/1.0 request.
     async fn speaks_http2(&self, stream: &mut Stream) -> Option<bool> {
-        let local = stream.get_socket_digest().and_then(|digest| digest.local_addr().and_then(PeerAddr::as_inet).copied());
+        let local =
+            stream.get_socket_digest().and_then(|digest| digest.local_addr().and_then(PeerAddr::as_inet).copied());
         if stream.get_ssl_digest().is_some() || !local.is_some_and(|at| self.cleartext_ports.contains(&at.port())) {
             return Some(false);
         }

@@ -1,6 +1,6 @@
 //! What Pingora reports, in the terms of the contract: who is at fault, and what the client is told.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use pingora_core::{Error, ErrorSource, ErrorType};
@@ -70,10 +70,11 @@ fn target_failed(failed: &Failed<'_>) -> Refusal {
 
 /// rustls reports a certificate that does not hold as a failed handshake; the cause tells.
 fn tls_fault(error: &Error) -> TargetFault {
-    let mut cause = error.root_cause();
+    let mut cause: &(dyn StdError + 'static) = error.root_cause();
     loop {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            let certificate = matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented);
+            let certificate =
+                matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented);
             return if certificate { TargetFault::Certificate } else { TargetFault::Tls };
         }
         if let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {

@@ -18,24 +18,25 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::admission::{Admitted, Refused};
 use self::connection::Connection;
 use self::exchange::{Exchange, InFlight, Verdict};
 use self::failure::{End, Failed};
-use crate::config::model::{ResponseMode, TargetHost};
+use crate::config::model::TargetHost;
 use crate::refusal::{REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
-use crate::request::rate_limit::Clock;
+use crate::request::rate_limit::{Clock, policy_header};
 use crate::request::rewrite::{self, Origin};
 use crate::response::headers::{self, Labels};
-use crate::response::hold::{self, Halt, Terms};
+use crate::response::hold::{self, Terms};
 use crate::snapshot::{Lasting, Snapshot};
 use crate::upstream::address;
 use crate::upstream::peer::Attempt;
@@ -71,7 +72,12 @@ impl ProxyHttp for EdgeProxy {
     // Pingora's own modules compress; answers here are the target's, byte for byte.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    fn on_connection_reuse(&self, _session: &mut Session, exchange: &mut Exchange, context: Box<dyn Any + Send + Sync>) {
+    fn on_connection_reuse(
+        &self,
+        _session: &mut Session,
+        exchange: &mut Exchange,
+        context: Box<dyn Any + Send + Sync>,
+    ) {
         if let Ok(connection) = context.downcast::<Arc<Connection>>() {
             connection.header_arrived();
             exchange.connection = Some(*connection);
@@ -117,13 +123,16 @@ impl ProxyHttp for EdgeProxy {
         if exchange.slot.is_none() {
             self.hold(session, exchange)?;
         }
-        let (remaining, connect_timeout) = exchange.time_left()?;
-        let address = self.next_address(exchange, connect_timeout).await?;
+        let Some(patience) = exchange.connect_patience() else {
+            let timeout = exchange.admitted().map_or(Duration::ZERO, |admitted| admitted.entry.proxy.timeout);
+            return Err(exchange.refused(Refusal::TargetTimeout(TimeoutPhase::Connect, timeout)));
+        };
+        let address = self.next_address(exchange, patience).await?;
         exchange.target.address = Some(address);
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
         let attempt = Attempt {
             address,
-            connect_timeout: connect_timeout.min(remaining),
+            connect_timeout: patience,
             write_timeout: admitted.entry.proxy.timeout,
             timeout: admitted.entry.proxy.timeout.max(admitted.entry.proxy.stream_idle_timeout),
             upgrade,
@@ -140,7 +149,7 @@ impl ProxyHttp for EdgeProxy {
     ) -> Box<Error> {
         // No byte of the request is out: the next address is always safe, while there is one and time for it.
         let more = exchange.target.addresses.as_ref().is_some_and(|left| left.len() > 0);
-        error.set_retry(more && exchange.time_left().is_ok());
+        error.set_retry(more && exchange.connect_patience().is_some());
         error
     }
 
@@ -193,8 +202,7 @@ impl ProxyHttp for EdgeProxy {
         exchange.body_in += body.as_ref().map_or(0, |piece| piece.len() as u64);
         let limit = exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.max_request_body;
         if exchange.body_in > limit {
-            exchange.refusal = Some(Refusal::RequestTooLarge(limit));
-            return Err(Error::new(REFUSED));
+            return Err(exchange.refused(Refusal::RequestTooLarge(limit)));
         }
         Ok(())
     }
@@ -211,14 +219,13 @@ impl ProxyHttp for EdgeProxy {
         exchange.target.answered = Some(Instant::now());
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
         if let Err(refusal) = check_length(session.req_header(), head, admitted.entry.proxy.max_response_body) {
-            exchange.refusal = Some(refusal);
-            return Err(Error::new(REFUSED));
+            return Err(exchange.refused(refusal));
         }
         headers::label(head, &Labels { request_id: &exchange.request_id, warning: admitted.warning.as_ref() })?;
         if admitted.entry.proxy.rate_limit_headers {
-            let quota = admitted.limiter.headers(&admitted.credential.rate_limit, Clock::now());
-            head.insert_header("ratelimit", quota.rate_limit)?;
-            head.insert_header("ratelimit-policy", quota.policy)?;
+            let limit = &admitted.credential.rate_limit;
+            head.insert_header("ratelimit", admitted.limiter.budget(limit, Clock::now()).to_string())?;
+            head.insert_header("ratelimit-policy", policy_header(limit))?;
         }
         Ok(())
     }
@@ -237,13 +244,12 @@ impl ProxyHttp for EdgeProxy {
         let untouched = session.req_header().method.is_idempotent()
             && session.as_ref().body_bytes_read() == 0
             && exchange.target.answered.is_none()
-            && exchange.time_left().is_ok();
+            && exchange.connect_patience().is_some();
         if untouched && !session.as_ref().retry_buffer_truncated() {
             error.retry.decide_reuse(client_reused);
             if error.retry() {
                 // The same address: it was the connection that had died, not the target.
-                exchange.target.addresses =
-                    exchange.target.address.map(|address| vec![address].into_iter());
+                exchange.target.addresses = exchange.target.address.map(|address| vec![address].into_iter());
             }
         } else {
             error.set_retry(false);
@@ -325,10 +331,7 @@ impl EdgeProxy {
         if exchange.target.addresses.is_none() {
             match self.resolve(exchange, patience).await {
                 Ok(addresses) => exchange.target.addresses = Some(addresses.into_iter()),
-                Err(refusal) => {
-                    exchange.refusal = Some(refusal);
-                    return Err(Error::new(REFUSED));
-                }
+                Err(refusal) => return Err(exchange.refused(refusal)),
             }
         }
         let next = exchange.target.addresses.as_mut().and_then(Iterator::next);
@@ -362,21 +365,18 @@ impl EdgeProxy {
 }
 
 impl Exchange {
-    /// What is left of the target's time, and the bound of one connect.
-    ///
-    /// # Errors
-    /// When nothing is left.
-    fn time_left(&mut self) -> Result<(Duration, Duration)> {
-        let proxy = &self.admitted().ok_or_else(unadmitted)?.entry.proxy;
-        let (timeout, connect_timeout) = (proxy.timeout, proxy.connect_timeout);
+    /// How long resolving or connecting may take: within the target's whole time. `None` when that is over.
+    fn connect_patience(&self) -> Option<Duration> {
+        let proxy = &self.admitted()?.entry.proxy;
         let spent = self.target.started.map_or(Duration::ZERO, |started| started.elapsed());
-        match timeout.checked_sub(spent).filter(|left| !left.is_zero()) {
-            Some(left) => Ok((left, connect_timeout.min(left))),
-            None => {
-                self.refusal = Some(Refusal::TargetTimeout(TimeoutPhase::Connect, timeout));
-                Err(Error::new(REFUSED))
-            }
-        }
+        let left = proxy.timeout.checked_sub(spent).filter(|left| !left.is_zero())?;
+        Some(proxy.connect_timeout.min(left))
+    }
+
+    /// Notes why the exchange ends, and makes the error that ends it.
+    fn refused(&mut self, refusal: Refusal) -> Box<Error> {
+        self.refusal = Some(refusal);
+        Error::new(REFUSED)
     }
 
     fn failed<'a>(&self, error: &'a Error) -> Failed<'a> {
@@ -423,9 +423,9 @@ async fn answer_and_close(
     refusal: Refusal,
     warning: Option<HeaderValue>,
 ) -> Result<()> {
-    let begun = session.response_written().is_some_and(|head| {
-        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
-    });
+    let begun = session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS);
     if begun {
         exchange.refusal = Some(refusal);
         return Ok(());
@@ -442,7 +442,7 @@ fn keep_usable(session: &mut Session) {
     let small = length.is_some_and(|length| length <= DRAINED_BODY);
     // Who waits for `100 Continue` may never send the body that we would wait for.
     let waits = headers.contains_key(header::EXPECT);
-    if let Some(http1) = session.downstream_session.as_http1_mut()
+    if let ServerSession::H1(http1) = &mut *session.downstream_session
         && small
         && !waits
     {
@@ -454,7 +454,7 @@ fn keep_usable(session: &mut Session) {
 /// Listens for a moment to a client that still sends although its answer is out and its connection will be closed.
 async fn linger(session: &mut Session) {
     let waits = session.req_header().headers.contains_key(header::EXPECT);
-    let Some(http1) = session.downstream_session.as_http1_mut() else { return };
+    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
     if waits || http1.is_body_done() || http1.will_keepalive() || http1.response_written().is_none() {
         return;
     }

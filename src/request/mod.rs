@@ -5,6 +5,7 @@ pub mod credential;
 pub mod jwt;
 pub mod query;
 pub mod rate_limit;
+pub mod rewrite;
 pub mod route;
 pub mod rules;
 #[cfg(test)]

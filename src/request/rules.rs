@@ -61,7 +61,7 @@ pub fn evaluate<'r>(scopes: &[&'r Scope], facts: &Facts<'_>) -> Result<(), Denie
 
 fn evaluate_scope<'r>(scope: &'r Scope, facts: &Facts<'_>) -> Result<(), Denied<'r>> {
     let mut allowed = scope.default_effect == Effect::Allow;
-    for rule in &scope.rules {
+    for rule in scope.rules.iter() {
         match rule.effect {
             Effect::Deny if matches(rule, facts) => return Err(Denied::Rule(&rule.id)),
             // One that allows is enough, but a deny may follow.

@@ -18,11 +18,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use parking_lot::Mutex;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::protocols::http::custom::{CustomMessageWrite, server::Session as CustomSession};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::protocols::{Digest, l4::socket::SocketAddr};
 use pingora_core::{Error, ErrorType, Result};
-use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -331,7 +331,9 @@ impl HeldSession {
         tasks.push(trailers.map_or(HttpTask::Done, |trailers| HttpTask::Trailer(Some(trailers))));
         match tokio::time::timeout(patience, self.forward(tasks)).await {
             Ok(end) => end,
-            Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "client takes a held response too slowly").into_down()),
+            Err(_) => {
+                Err(Error::explain(ErrorType::WriteTimedout, "client takes a held response too slowly").into_down())
+            }
         }
     }
 

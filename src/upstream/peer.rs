@@ -1,17 +1,17 @@
 //! The peer that Pingora connects to. The only place that builds an [`HttpPeer`]: Pingora's constructor resolves names with
 //! a blocking call and panics on failure, so it is only ever given a socket address.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::protocols::ALPN;
-use pingora_core::tls::CaType;
+use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 
-use crate::config::model::{Proxy, Target, TargetCredential, TargetHttp, TargetTls};
+use crate::config::model::{Target, TargetCredential, TargetHttp, TargetTls};
 
 /// Streams on one HTTP/2 connection to a target; the target's own setting lowers it.
 const HTTP2_STREAMS: usize = 100;
@@ -91,9 +91,10 @@ impl Peers {
 
 impl PeerTls {
     fn new(tls: &TargetTls) -> Self {
-        let ca = tls.ca.as_ref().map(|roots| {
-            roots.iter().map(|root| WrappedX509::new(root.to_vec(), parse_x509)).collect::<Arc<CaType>>()
-        });
+        let ca = tls
+            .ca
+            .as_ref()
+            .map(|roots| roots.iter().map(|root| WrappedX509::new(root.to_vec(), parse_x509)).collect::<Arc<CaType>>());
         let client_certificate = tls.client_certificate.as_ref().map(|certificate| {
             let chain = certificate.chain.iter().map(|link| link.to_vec()).collect();
             Arc::new(CertKey::new(chain, certificate.key.secret_der().to_vec()))
