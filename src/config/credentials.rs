@@ -168,10 +168,10 @@ fn rate_limit(node: Node<'_>) -> Option<WrittenLimit> {
     // A limit is kept exactly, in memory that grows with it; a million a minute is 16,666 a second for one credential.
     let per_minute = fields.optional("requests_per_minute", |node| node.number(1, 1_000_000));
     let per_day = fields.optional("requests_per_day", |node| node.number(1, 1_000_000_000_000));
-    match (per_minute?, per_day?) {
-        (None, None) => node.problem("limits nothing; write `requests_per_minute`, `requests_per_day`, or both"),
-        (per_minute, per_day) => Some(WrittenLimit { per_minute, per_day }),
+    if fields.keys().next().is_none() {
+        return node.problem("limits nothing; write `requests_per_minute`, `requests_per_day`, or both");
     }
+    Some(WrittenLimit { per_minute: per_minute?, per_day: per_day? })
 }
 
 #[cfg(test)]

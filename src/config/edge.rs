@@ -61,8 +61,9 @@ fn edge(fields: &Fields<'_>) -> Option<Edge> {
     let dns = dns(fields.get("dns"));
     let access_log = fields.or("access_log", AccessLog::Stdout, access_log);
     let (listeners, admin) = (listeners?, admin?);
-    if admin.is_some() && listeners.iter().any(|listener| Some(listener.address) == admin) {
-        return fields.get("admin")?.problem("has the address of a listener; write another, like `127.0.0.1:9091`");
+    if let Some(address) = admin.filter(|admin| listeners.iter().any(|listener| listener.address == *admin)) {
+        let message = format!("`{address}` is the address of a listener too; write another, like `127.0.0.1:9091`");
+        return fields.get("admin")?.problem(message);
     }
     Some(Edge {
         region: region?,

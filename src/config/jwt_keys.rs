@@ -134,7 +134,7 @@ fn public_key(node: Node<'_>, pinned: Option<&[Algorithm]>) -> Option<Vec<JwtKey
     let algorithms = serving(pinned?, &kind);
     if algorithms.is_empty() {
         return node.problem(format!(
-            "{name} holds a key for {}, none of which is in `algorithms`; add one of them",
+            "{name} holds a key for {}; write that into `algorithms`, or name another file",
             names(&kind)
         ));
     }
@@ -178,7 +178,7 @@ fn jwk(jwk: &Jwk, pinned: &[Algorithm]) -> Result<JwtKey, String> {
         return Err(match kind.is_empty() {
             true => "has an `alg` that is not one of its kind's; remove it, or the key".to_owned(),
             false => {
-                format!("is for {}, none of which is in `algorithms`; add one of them, or remove the key", names(&kind))
+                format!("is for {}; write that into `algorithms`, or remove the key", names(&kind))
             }
         });
     }

@@ -248,14 +248,16 @@ fn decode(origin: &Origin, fingerprint: u64, value: &Value, shared: &Shared<'_>)
     // A file of nothing but comments is an empty fragment.
     if origin.is_main || !root.is_empty() {
         let known: &[&str] = if origin.is_main { &edge::KEYS } else { &lists::KEYS };
-        if let Some(fields) = root.loose_fields(known) {
-            written.main = origin.is_main.then(|| edge::main(&fields));
+        if root.is_empty() {
+            root.problem::<()>("is empty; write at least `region` and `listeners`");
+        } else if let Some(fields) = root.loose_fields(known) {
             for key in fields.keys().filter(|key| !known.contains(key)) {
                 match edge::KEYS.contains(&key) {
                     true => fields.misplaced(key, "this key goes into the main file; move it there"),
                     false => fields.unknown(key),
                 }
             }
+            written.main = origin.is_main.then(|| edge::main(&fields));
             lists::read(&fields, &mut written);
         }
     }
@@ -265,20 +267,35 @@ fn decode(origin: &Origin, fingerprint: u64, value: &Value, shared: &Shared<'_>)
 
 /// The value of a YAML text; or where it breaks off, and why.
 fn yaml(bytes: &[u8]) -> Result<Value, (String, String)> {
-    let text =
-        std::str::from_utf8(bytes).map_err(|_| (String::new(), "is not UTF-8 text; save it as such".to_owned()))?;
+    let whole = |message: &str| (String::new(), message.to_owned());
+    let text = std::str::from_utf8(bytes).map_err(|_| whole("is not UTF-8 text; save it as such"))?;
     let mut value: Value = serde_yaml::from_str(text).map_err(|error| {
         let path = error.location().map(|at| format!("line {}, column {}", at.line(), at.column())).unwrap_or_default();
-        let text = error.to_string();
-        let reason = text.split(" at line ").next().unwrap_or_default();
-        (path, format!("not YAML: {reason}"))
+        (path, yaml_reason(&error.to_string()))
     })?;
     if text.contains("<<") {
         value
             .apply_merge()
-            .map_err(|_| (String::new(), "`<<` merges mappings only; write `<<: *anchor`".to_owned()))?;
+            .map_err(|_| whole("`<<` takes mappings only; write `<<: *anchor` with the anchor of one"))?;
     }
     Ok(value)
+}
+
+/// What the parser says, in this program's words where it is short of advice.
+fn yaml_reason(text: &str) -> String {
+    let reason = text.split(" at line ").next().unwrap_or_default();
+    if let Some(key) = reason.strip_prefix("duplicate entry with key ") {
+        let key = quoted(key.trim_matches('"'));
+        return format!("the mapping that starts here holds {key} twice; remove one of them");
+    }
+    if reason.contains("more than one document") {
+        return "holds several documents; write each into a file of its own, or remove the `---` between them"
+            .to_owned();
+    }
+    if reason == "unknown anchor" {
+        return "no such anchor; write `&name` at a value above, and `*name` here".to_owned();
+    }
+    format!("not YAML: {reason}; look at the indentation, quotes and brackets here and before")
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -215,12 +215,7 @@ impl<'a> Node<'a> {
             Some(regex) => regex,
             None => match RegexBuilder::new(pattern).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build() {
                 Ok(regex) => regex,
-                Err(error) => {
-                    let reason = regex_reason(&error);
-                    return self.wrong(&format!(
-                        "is not a regular expression: {reason}; `\\` before a character takes it literally"
-                    ));
-                }
+                Err(error) => return self.wrong(&regex_reason(&error)),
             },
         };
         let mut pool = self.source.shared.regexes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -315,6 +310,8 @@ impl<'a> Fields<'a> {
     ) -> Option<T> {
         match self.get(key) {
             Some(node) => read(node),
+            // One mistake, one problem: it is there under a name that is noted as wrong already.
+            None if self.keys().any(|other| !self.known.contains(&other) && closest(other, [key]).is_some()) => None,
             None => self.node.problem(format!("`{key}` is missing; {advice}")),
         }
     }
@@ -346,8 +343,8 @@ impl<'a> Fields<'a> {
     pub fn unknown(&self, key: &str) {
         let absent = || self.known.iter().copied().filter(|candidate| !self.has(candidate));
         match closest(key, absent()) {
-            Some(guess) => self.misplaced(key, &format!("this key is not known here; did you mean `{guess}`?")),
-            None => self.misplaced(key, &format!("this key is not known here; known are {}", listed(self.known))),
+            Some(guess) => self.misplaced(key, &format!("no such key; did you mean `{guess}`?")),
+            None => self.misplaced(key, &format!("no such key; known here are {}", listed(self.known))),
         }
     }
 }
@@ -375,9 +372,10 @@ fn scalar_text(value: &Value) -> Option<String> {
 /// Why a pattern does not compile, without the picture of it that takes several lines.
 fn regex_reason(error: &regex::Error) -> String {
     if let regex::Error::CompiledTooBig(_) = error {
-        return "it compiles to more than 1MiB; lower its repetition counts".to_owned();
+        return "is too large a regular expression; lower its repetition counts".to_owned();
     }
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
-    last.strip_prefix("error: ").unwrap_or(last).to_owned()
+    let reason = last.strip_prefix("error: ").unwrap_or(last);
+    format!("is not a regular expression: {reason}; write `\\` before a character that is meant literally")
 }

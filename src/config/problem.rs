@@ -66,12 +66,13 @@ impl std::error::Error for Problems {}
 
 /// The known word that `word` was probably meant to be.
 pub(super) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // 0.8 takes `tiemout` for `timeout` and `get` for `GET`, but not `chain` for `claims`.
+    let word = word.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        // A third of the letters: takes `expires` for `expires_at`, but not `chain` for `claims`.
+        .filter(|(edits, candidate)| edits * 3 <= word.chars().count().max(candidate.chars().count()))
+        .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }
 
@@ -94,9 +95,13 @@ pub(super) fn listed(words: &[&str]) -> String {
 pub(super) fn quoted(text: &str) -> String {
     // Enough to recognise a value by, short enough to leave the advice after it in sight.
     const LONGEST: usize = 64;
-    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    // `escape_debug` also escapes quotes, which need none between backticks.
-    shown = shown.replace("\\\"", "\"").replace("\\'", "'");
+    let mut shown = String::new();
+    for character in text.chars().take(LONGEST) {
+        match character {
+            '\\' | '"' | '\'' => shown.push(character), // need no escape between backticks
+            other => shown.extend(other.escape_debug()),
+        }
+    }
     if text.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
@@ -118,9 +123,13 @@ mod tests {
     #[test]
     fn words_are_guessed_only_when_close() {
         let known = ["timeout", "target", "target_credential", "claims"];
-        for (word, guess) in
-            [("tiemout", Some("timeout")), ("Target", Some("target")), ("time-out", Some("timeout")), ("x", None)]
-        {
+        for (word, guess) in [
+            ("tiemout", Some("timeout")),
+            ("Target", Some("target")),
+            ("time-out", Some("timeout")),
+            ("chain", None),
+            ("x", None),
+        ] {
             assert_eq!(closest(word, known), guess, "{word}");
         }
     }

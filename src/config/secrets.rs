@@ -43,13 +43,10 @@ fn sources<'a>(node: Node<'a>, known: &'a [&'a str]) -> Option<Fields<'a>> {
             .problem("a secret does not stand here itself; write where it is: `{ file: NAME }` or `{ env: NAME }`");
     }
     let fields = node.loose_fields(known)?;
-    for key in fields.keys().filter(|key| !known.contains(key)) {
-        // The key may be the secret: `secret: { hunter2 }` is a mapping.
+    if let Some(key) = fields.keys().find(|key| !known.contains(key)) {
+        // The key may be the secret, as in `secret: { hunter2 }`: it is not shown, nor is the path of it.
         return match closest(key, known.iter().copied()) {
-            Some(_) => {
-                fields.unknown(key);
-                None
-            }
+            Some(guess) => node.problem(format!("holds a key that is not known here; did you mean `{guess}`?")),
             None => node.problem("holds a key that is not known here; write `{ file: NAME }` or `{ env: NAME }`"),
         };
     }

@@ -1,1 +1,400 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
+use tempfile::TempDir;
+
+use super::model::{AccessLog, Billing, Effect, Expect, Proof, RateLimit, ResponseMode, TargetHost, TargetHttp};
+use super::*;
+
+const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"; // of `test`
+
+/// A folder with an `edge.yaml` that takes in `proxies.d`.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(TempDir::new().unwrap());
+        fs::create_dir(folder.path("proxies.d")).unwrap();
+        folder.write("edge.yaml", "region: r1\nlisteners: [{ address: '127.0.0.1:8080' }]\ninclude: proxies.d\n")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(self, name: &str, text: &str) -> Self {
+        fs::write(self.path(name), text).unwrap();
+        self
+    }
+
+    fn loader(&self) -> Loader {
+        Loader::new(&self.path("edge.yaml"))
+    }
+
+    fn load(&self) -> Loaded {
+        self.loader().load().unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    fn problems(&self) -> String {
+        self.loader().load().map(|_| ()).unwrap_err().to_string()
+    }
+}
+
+/// `count` proxies, each with a target and a credential of its own and a rule that is the same for all.
+fn fragment(name: &str, count: usize) -> String {
+    let list = |line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
+    let credentials = list(&|n| {
+        let digest = crate::secret::Digest::of(format!("{name}-{n}").as_bytes()).to_hex();
+        format!("  - {{ id: {name}-c{n}, type: bearer, secret: {{ sha256: \"{digest}\" }} }}\n")
+    });
+    let targets = list(&|n| format!("  - {{ id: {name}-t{n}, base_url: \"https://t{n}.{name}.example.com/v1\" }}\n"));
+    let proxies = list(&|n| {
+        let rule = "{ id: no-deletes, effect: deny, methods: [DELETE], path: \"^/users\" }";
+        format!("  - {{ id: {name}-p{n}, target: {name}-t{n}, proxy_credentials: [{name}-c{n}], rules: [{rule}] }}\n")
+    });
+    format!("proxy_credentials:\n{credentials}targets:\n{targets}proxies:\n{proxies}")
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let folder = Folder::new().write("proxies.d/a.yaml", &fragment("a", 1));
+    let Loaded { config, warnings, .. } = folder.load();
+    assert!(warnings.is_empty());
+    let edge = &config.edge;
+    assert!(edge.threads >= 1 && edge.admin.is_none() && !edge.allow_private_targets);
+    assert_eq!(edge.held_responses_memory, 512 << 20);
+    assert_eq!((edge.limits.max_header_bytes, edge.limits.max_headers), (64 << 10, 128));
+    assert_eq!((edge.pool.idle_timeout, edge.dns.max_stale), (Duration::from_secs(50), Duration::from_secs(300)));
+    assert!(edge.access_log == AccessLog::Stdout);
+    let proxy = &config.proxies[0];
+    assert_eq!((&*proxy.id, proxy.active, proxy.response), ("a-p0", true, ResponseMode::Held));
+    assert_eq!((proxy.timeout, proxy.connect_timeout), (Duration::from_secs(30), Duration::from_secs(5)));
+    assert_eq!((proxy.max_response_body, proxy.max_request_body), (6_291_456, 10_485_760));
+    assert!(proxy.target_credential.injection.headers.is_empty());
+    assert_eq!(proxy.proxy_credentials[0].billing, Billing::Active);
+    assert_eq!(proxy.proxy_credentials[0].rate_limit, RateLimit { per_minute: 100, per_day: None });
+    assert_eq!((proxy.target.port, proxy.target.http, &*proxy.target.base_path), (443, TargetHttp::Auto, "/v1"));
+    assert!(matches!(&proxy.target.host, TargetHost::Name(name) if &**name == "t0.a.example.com"));
+    let rule = &proxy.scope.rules[0];
+    assert_eq!((proxy.scope.default_effect, rule.effect, rule.methods.len()), (Effect::Allow, Effect::Deny, 1));
+    assert!(rule.path.as_ref().is_some_and(|path| path.is_match(b"/users/1") && !path.is_match(b"/v1/users")));
+}
+
+#[test]
+fn an_off_access_log_is_off_however_yaml_reads_it() {
+    for (written, read) in [("off", AccessLog::Off), ("false", AccessLog::Off), ("stdout", AccessLog::Stdout)] {
+        let edge =
+            format!("region: r1\nlisteners: [{{ address: '127.0.0.1:1' }}]\naccess_log: {{ path: {written} }}\n");
+        assert!(Folder::new().write("edge.yaml", &edge).load().config.edge.access_log == read, "{written}");
+    }
+}
+
+#[test]
+fn the_closest_rate_limit_holds() {
+    let credential =
+        |id: &str, more: &str| format!("  - {{ id: {id}, type: api_key, secret: {{ value: k-{id} }}, {more} }}\n");
+    let own = "rate_limit: { requests_per_minute: 7 }";
+    let daily = "rate_limit: { requests_per_day: 9 }";
+    let cases = [
+        ("default", "active: true".to_owned(), RateLimit { per_minute: 100, per_day: None }),
+        ("team", "account: team".to_owned(), RateLimit { per_minute: 1_000, per_day: None }),
+        ("business", "account: business".to_owned(), RateLimit { per_minute: 5_000, per_day: Some(1_000_000) }),
+        ("own", own.to_owned(), RateLimit { per_minute: 7, per_day: None }),
+        ("own-of-business", format!("account: business, {own}"), RateLimit { per_minute: 7, per_day: Some(1_000_000) }),
+        ("daily-of-team", format!("account: team, {daily}"), RateLimit { per_minute: 1_000, per_day: Some(9) }),
+    ];
+    let credentials: String = cases.iter().map(|(id, more, _)| credential(id, more)).collect();
+    let ids: Vec<&str> = cases.iter().map(|(id, ..)| *id).collect();
+    let business =
+        "{ id: business, plan: business, rate_limit: { requests_per_minute: 5000, requests_per_day: 1000000 } }";
+    let text = format!(
+        "accounts: [{{ id: team, plan: team, billing: low_budget }}, {business}]\nproxy_credentials:\n{credentials}\
+         targets: [{{ id: t, base_url: 'http://127.0.0.1:1' }}]\n\
+         proxies: [{{ id: p, target: t, proxy_credentials: [{}] }}]\n",
+        ids.join(", ")
+    );
+    let config = Folder::new().write("proxies.d/a.yaml", &text).load().config;
+    for (credential, (id, _, limit)) in config.proxies[0].proxy_credentials.iter().zip(&cases) {
+        assert_eq!((&*credential.id, credential.rate_limit), (*id, *limit));
+    }
+    assert_eq!(config.proxies[0].proxy_credentials[1].billing, Billing::LowBudget);
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let problems = Folder::new()
+        .write("edge.yaml", "region: r 1\nlisteners: []\ninclude: proxies.d\ndefaults: { timeout: 5x }\n")
+        .write("proxies.d/a.yaml", "targets: [\n")
+        .write("proxies.d/b.yaml", "proxies: [{ id: a/b }]\naccounts: [{ id: x, plan: gold }]\n")
+        .write("proxies.d/c.yaml", "accounts: [{ id: x, plan: team }]\n")
+        .problems();
+    let starts: Vec<_> =
+        problems.lines().map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect();
+    assert_eq!(
+        starts,
+        [
+            "edge.yaml: defaults.timeout",
+            "edge.yaml: region",
+            "edge.yaml: listeners",
+            "proxies.d/a.yaml: line 2, column 1",
+            "proxies.d/b.yaml: accounts[0].plan",
+            "proxies.d/b.yaml: proxies[0].id",
+            "proxies.d/b.yaml: proxies[0]",
+            "proxies.d/b.yaml: proxies[0]",
+            "proxies.d/c.yaml: accounts[0].id",
+        ],
+        "{problems}"
+    );
+}
+
+#[test]
+fn no_secret_is_shown() {
+    const CANARY: &str = "canary-7f3a";
+    let places = [
+        "secret: C",
+        "secret: [C]",
+        "secret: {C}",
+        "secret: {C: C}",
+        "secret: {value: [C]}",
+        "secret: {value: ' C'}",
+        "secret: {sha256: C}",
+        "secret: {sha256: {C: C}}",
+        "secret: {env: C}",
+        "secret: {file: file}",
+        "secret: C, jwt: C",
+        "secret: {value: C, sha256: C}",
+        "jwt: [C]",
+        "jwt: {secret: C, algorithms: [RS256]}",
+        "jwt: {secret: {value: C}}",
+        "jwt: {secret: {file: file}, algorithms: [RS256]}",
+        "jwt: {algorithms: [RS256], public_key_file: key.pem}",
+        "jwt: {algorithms: [RS256], jwks_file: jwks.json}",
+        "headers: C",
+        "headers: [C]",
+        "headers: {X-Key: C}",
+        "headers: {X-Key: {value: ' C'}}",
+        "headers: {X-Key: {C}}",
+        "headers: {X-Key: {file: file}}",
+        "base_url: 'https://C@h'",
+        "base_url: 'https://u:C@h/'",
+        "base_url: 'https://h/?C'",
+        "base_url: 'C@'",
+    ];
+    for place in places {
+        let place = place.replace('C', CANARY);
+        for kind in ["bearer", "api_key", "basic", "jwt", "jwt_verify", "custom", "none", "oauth2", "x"] {
+            let text = ["proxy_credentials", "target_credentials", "targets"]
+                .map(|list| format!("{list}: [{{ id: a, type: {kind}, username: u, {place} }}]\n"))
+                .concat();
+            let folder = Folder::new()
+                .write("edge.yaml", "include: proxies.d\n")
+                .write("proxies.d/a.yaml", &text)
+                .write("proxies.d/file", &format!("{CANARY}\nmore"))
+                .write("proxies.d/key.pem", &format!("-----BEGIN PUBLIC KEY-----\n{CANARY}\n"))
+                .write("proxies.d/jwks.json", &format!("{{\"keys\": [{{\"kty\": \"oct\", \"k\": \"{CANARY}\"}}]}}"));
+            let problems = folder.loader().load().map(|_| ()).unwrap_err();
+            assert!(!problems.to_string().contains(CANARY), "{kind}, {place}:\n{problems}");
+            assert!(!format!("{problems:?}").contains(CANARY), "{kind}, {place}");
+        }
+    }
+}
+
+#[test]
+fn secrets_become_digests_and_sensitive_headers() {
+    let text = "
+proxy_credentials:
+  - { id: c, type: bearer, secret: { file: client } }
+target_credentials:
+  - { id: bearer, type: bearer, secret: { file: target } }
+  - { id: bare, type: jwt, prefix: '', secret: { file: target } }
+  - { id: token, type: api_key, prefix: Token, secret: { file: target } }
+  - { id: key, type: api_key, header: X-Key, secret: { file: target } }
+  - { id: query, type: api_key, query: 'a key', secret: { file: target } }
+  - { id: basic, type: basic, username: ada, secret: { file: target } }
+  - { id: custom, type: custom, headers: { X-One: { file: target }, X-Two: { file: target } } }
+targets: [{ id: t, base_url: 'http://h' }]
+proxies:
+";
+    let names = ["bearer", "bare", "token", "key", "query", "basic", "custom"];
+    let proxies: String = names
+        .iter()
+        .map(|name| format!("  - {{ id: {name}, target: t, target_credential: {name}, proxy_credentials: [c] }}\n"))
+        .collect();
+    let folder = Folder::new()
+        .write("proxies.d/a.yaml", &format!("{text}{proxies}"))
+        .write("proxies.d/client", "test\n")
+        .write("proxies.d/target", "s+1 é\r\n");
+    let config = folder.load().config;
+    let Proof::Bearer(digest) = &config.proxies[0].proxy_credentials[0].proof else { panic!("not a bearer") };
+    assert_eq!(digest.to_hex(), DIGEST);
+    let sent: Vec<Vec<String>> = config
+        .proxies
+        .iter()
+        .map(|proxy| {
+            let injection = &proxy.target_credential.injection;
+            assert!(injection.headers.iter().all(|(_, value)| value.is_sensitive()));
+            let headers = injection.headers.iter();
+            let headers = headers.map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+            let query = injection.query.iter().map(|query| String::from_utf8_lossy(query.pair.expose()).into_owned());
+            headers.chain(query).collect()
+        })
+        .collect();
+    assert_eq!(
+        sent,
+        [
+            vec!["authorization: Bearer s+1 é"],
+            vec!["authorization: s+1 é"],
+            vec!["authorization: Token s+1 é"],
+            vec!["x-key: s+1 é"],
+            vec!["a%20key=s%2B1%20%C3%A9"],
+            vec!["authorization: Basic YWRhOnMrMSDDqQ=="],
+            vec!["x-one: s+1 é", "x-two: s+1 é"],
+        ]
+    );
+}
+
+#[test]
+fn conditions_name_headers_in_lower_case() {
+    let text = fragment("a", 1).replace(
+        "path: \"^/users\"",
+        "headers: [{ name: X-Tenant }, { name: X-A, value: '^a' }], query: [{ name: Q, presence: absent }]",
+    );
+    let config = Folder::new().write("proxies.d/a.yaml", &text).load().config;
+    let rule = &config.proxies[0].scope.rules[0];
+    assert!(matches!(&rule.headers[..], [one, two]
+        if &*one.name == "x-tenant" && matches!(one.expect, Expect::Present) && matches!(two.expect, Expect::Value(_))));
+    assert!(&*rule.query[0].name == "Q" && matches!(rule.query[0].expect, Expect::Absent));
+}
+
+#[test]
+fn a_key_serves_only_the_algorithms_of_its_kind() {
+    use jsonwebtoken::Algorithm::{self, EdDSA, RS256};
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/proxies.d/keys/identity-jwks.json");
+    let load = |algorithms: &str| {
+        let jwt = format!("jwt: {{ algorithms: [{algorithms}], jwks_file: '{}' }}", keys.display());
+        let text =
+            fragment("a", 1).replace("type: bearer, secret: { sha256: ", &format!("type: jwt_verify, {jwt} }} # "));
+        Folder::new().write("proxies.d/a.yaml", &text).loader().load()
+    };
+    let config = load("RS256, EdDSA").unwrap_or_else(|problems| panic!("{problems}")).config;
+    let Proof::JwtVerify(policy) = &config.proxies[0].proxy_credentials[0].proof else { panic!("not verified") };
+    let served: Vec<&[Algorithm]> = policy.keys.iter().map(|key| &*key.algorithms).collect();
+    assert_eq!(served, [&[RS256], &[EdDSA]]);
+    // No public key serves HMAC; the RSA key's own `alg` rules out PS256.
+    assert!(load("RS256, EdDSA, HS256").is_err());
+    assert!(load("RS256, EdDSA, PS256").is_err());
+}
+
+#[test]
+fn a_reload_parses_only_what_changed() {
+    let folder = Folder::new()
+        .write("proxies.d/a.yaml", &fragment("a", 3))
+        .write("proxies.d/b.yaml", &fragment("b", 3))
+        .write("proxies.d/secret", "one\n")
+        .write("proxies.d/c.yaml", "target_credentials: [{ id: k, type: bearer, secret: { file: secret } }]\n");
+    let mut loader = folder.loader();
+    let counts = |loader: &mut Loader| {
+        let loaded = loader.load().unwrap_or_else(|problems| panic!("{problems}"));
+        (loaded.fragments_parsed, loaded.fragments_kept, loaded.config.proxies.len())
+    };
+    assert_eq!(counts(&mut loader), (3, 0, 6));
+    assert_eq!(counts(&mut loader), (0, 3, 6));
+    let folder = folder.write("proxies.d/b.yaml", &fragment("b", 4));
+    assert_eq!(counts(&mut loader), (1, 2, 7));
+    let folder = folder.write("proxies.d/secret", "two\n");
+    assert_eq!(counts(&mut loader), (1, 2, 7));
+    let folder = folder.write("proxies.d/a.yaml", "proxies: [{}]\n");
+    assert!(loader.load().is_err());
+    let folder = folder.write("proxies.d/a.yaml", &fragment("a", 3));
+    assert_eq!(counts(&mut loader), (1, 2, 7));
+    fs::remove_file(folder.path("proxies.d/b.yaml")).unwrap();
+    assert_eq!(counts(&mut loader), (0, 2, 3));
+}
+
+#[test]
+fn credentials_of_the_service_go_before_files_beside_the_fragment() {
+    let fragment = "target_credentials: [{ id: k, type: bearer, secret: { file: secret } }]
+proxy_credentials: [{ id: c, type: bearer, secret: { value: x } }]
+targets: [{ id: t, base_url: 'http://h' }]
+proxies: [{ id: p, target: t, target_credential: k, proxy_credentials: [c] }]\n";
+    let folder = Folder::new().write("proxies.d/a.yaml", fragment).write("proxies.d/secret", "beside");
+    let service = TempDir::new().unwrap();
+    let mut loader = folder.loader().with_credentials(service.path());
+    let mut sent = || {
+        let loaded = loader.load().unwrap_or_else(|problems| panic!("{problems}"));
+        String::from_utf8(loaded.config.proxies[0].target_credential.injection.headers[0].1.as_bytes().to_vec())
+            .unwrap()
+    };
+    assert_eq!(sent(), "Bearer beside");
+    fs::write(service.path().join("secret"), "of the service").unwrap();
+    assert_eq!(sent(), "Bearer of the service");
+}
+
+#[test]
+fn all_files_that_matter_are_watched() {
+    let folder = Folder::new()
+        .write("proxies.d/a.yaml", "target_credentials: [{ id: k, type: bearer, secret: { file: secret } }]\n")
+        .write("proxies.d/secret", "one");
+    let names = ["edge.yaml", "proxies.d", "proxies.d/a.yaml", "proxies.d/secret"];
+    assert_eq!(folder.load().files, names.map(|name| folder.path(name)));
+    // Also where the load fails: the file that is missing may come.
+    fs::remove_file(folder.path("proxies.d/secret")).unwrap();
+    let mut loader = folder.loader();
+    assert!(loader.load().is_err());
+    assert!(loader.files().eq(names.map(|name| folder.path(name)).iter().map(PathBuf::as_path)));
+}
+
+#[test]
+fn many_fragments_are_one_configuration() {
+    let folder = (0..50).fold(Folder::new(), |folder, index| {
+        folder.write(&format!("proxies.d/{index:03}.yaml"), &fragment(&format!("f{index}"), 10))
+    });
+    let loaded = folder.load();
+    assert_eq!((loaded.fragments_parsed, loaded.config.proxies.len()), (50, 500));
+    let ids: Vec<&str> = loaded.config.proxies.iter().map(|proxy| &*proxy.id).collect();
+    assert_eq!((ids[0], ids[10], ids[499]), ("f0-p0", "f1-p0", "f49-p9"));
+}
+
+#[test]
+fn the_samples_are_valid() {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let loaded = load(&conf.join("edge.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert!(loaded.config.proxies.len() >= 7);
+    assert!(loaded.config.edge.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
+    // Each fragment but the second, which uses a credential of the first, stands by itself too.
+    for name in ["10-first.yaml", "30-rules.yaml"] {
+        let text = fs::read_to_string(conf.join("proxies.d").join(name)).unwrap();
+        let folder = Folder::new();
+        for part in ["secrets", "keys"] {
+            fs::create_dir(folder.path("proxies.d").join(part)).unwrap();
+            for file in fs::read_dir(conf.join("proxies.d").join(part)).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), folder.path("proxies.d").join(part).join(file.file_name())).unwrap();
+            }
+        }
+        folder.write("proxies.d/a.yaml", &text).load();
+    }
+}
+
+#[test]
+fn the_sample_shows_every_key_and_its_default() {
+    let conf = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/edge.yaml")).unwrap();
+    for key in edge::KEYS {
+        assert!(conf.lines().any(|line| line.starts_with(&format!("{key}:"))), "{key}");
+    }
+    let (sample, bare) = (load_text(&conf.replace("include:", "# include:")), Folder::new().load());
+    let shown = |edge: &model::Edge| {
+        let (limits, pool) = (&edge.limits, &edge.pool);
+        let times = [limits.header_timeout, limits.keepalive_timeout, limits.body_timeout, limits.write_timeout];
+        let streams = (limits.requests_per_connection, limits.http2_max_streams);
+        let sizes = [limits.max_header_bytes, limits.max_headers, limits.max_requests_in_flight, pool.max_idle];
+        (times, streams, sizes, pool.idle_timeout, edge.dns.max_stale, edge.held_responses_memory, edge.threads)
+    };
+    assert_eq!(shown(&sample.config.edge), shown(&bare.config.edge));
+}
+
+fn load_text(edge: &str) -> Loaded {
+    Folder::new().write("edge.yaml", edge).load()
+}

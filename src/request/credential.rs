@@ -568,6 +568,19 @@ mod tests {
     }
 
     #[test]
+    fn user_name_and_password_must_both_match_to_the_last_byte_and_in_their_places() {
+        let [name, mut other, password] = [[1; 32], [1; 32], [2; 32]];
+        other[31] = 9; // the same prefix
+        let [name, other, password] = [name, other, password].map(Digest::from_bytes);
+        let index = Index::new(vec![([name, password], Arc::new(credential("ada", basic("", ""))))]);
+        for (digests, found) in
+            [([name, password], true), ([other, password], false), ([password, name], false), ([name, other], false)]
+        {
+            assert_eq!(index.find(&digests, now()).is_some(), found);
+        }
+    }
+
+    #[test]
     fn a_presented_credential_is_not_printed() {
         assert_eq!(format!("{:?}", Presented::from_request([&b"canary"[..]], Found::None)), "Presented(..)");
     }

@@ -109,9 +109,7 @@ pub(super) fn rsa_public_der() -> Vec<u8> {
 }
 
 pub(super) fn rsa_public_pem() -> String {
-    let lines: Vec<&str> =
-        RSA_PUBLIC.concat().leak().as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
-    format!("-----BEGIN RSA PUBLIC KEY-----\n{}\n-----END RSA PUBLIC KEY-----\n", lines.join("\n"))
+    format!("-----BEGIN RSA PUBLIC KEY-----\n{}\n-----END RSA PUBLIC KEY-----\n", RSA_PUBLIC.join("\n"))
 }
 
 /// PKCS #1, made for these tests and used nowhere else: no crate at hand generates RSA keys.
