@@ -16,8 +16,6 @@ pub(super) struct Written {
     pub target_credentials: Vec<Entry<Arc<TargetCredential>>>,
     pub targets: Vec<Entry<Arc<Target>>>,
     pub proxies: Vec<Entry<Proxy>>,
-    /// The file could not be read as YAML: what it would have declared is unknown.
-    pub unreadable: bool,
 }
 
 /// The main file, but for its lists.

@@ -16,11 +16,14 @@ use crate::secret::Secret;
 pub(super) const KEYS: [&str; 10] =
     ["id", "type", "secret", "prefix", "header", "query", "username", "headers", "default_effect", "rules"];
 
+/// The keys that go with some types only.
+const TYPED_KEYS: [&str; 6] = ["secret", "prefix", "header", "query", "username", "headers"];
+
 /// All but the unreserved characters of RFC 3986: what a query parameter needs to arrive as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Headers that the edge itself sets or that belong to one connection: a credential there would break requests.
-const OURS: [&str; 17] = [
+const OURS: [&str; 16] = [
     "connection",
     "content-length",
     "expect",
@@ -37,7 +40,6 @@ const OURS: [&str; 17] = [
     "upgrade",
     "via",
     "x-request-id",
-    "traceparent",
 ];
 
 #[derive(Clone, Copy)]
@@ -85,7 +87,7 @@ fn refuse_stray_keys(fields: &Fields<'_>, kind: Option<Kind>) {
         Some(Kind::Oauth2 | Kind::None) => &[],
         None => return,
     };
-    for key in fields.keys().filter(|key| KEYS[2..8].contains(key) && !goes.contains(key)) {
+    for key in fields.keys().filter(|key| TYPED_KEYS.contains(key) && !goes.contains(key)) {
         let takes = match goes {
             [] => "no secret".to_owned(),
             goes => super::problem::listed(goes),

@@ -36,6 +36,8 @@ pub struct Loader {
 struct Parsed {
     name: Arc<str>,
     fingerprint: u64,
+    /// Whether it is YAML at all: if not, what it would have declared is unknown.
+    readable: bool,
     written: Written,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -49,6 +51,16 @@ struct Origin {
     path: PathBuf,
     name: Arc<str>,
     is_main: bool,
+}
+
+/// What the main file takes in.
+#[derive(Default)]
+struct Included {
+    folder: Option<PathBuf>,
+    fragments: Vec<Origin>,
+    warnings: Vec<Problem>,
+    /// The folder cannot be read.
+    problem: Option<Problem>,
 }
 
 impl Loader {
@@ -91,52 +103,35 @@ impl Loader {
             regexes: Mutex::new(regexes),
         };
         let (main, _) = self.read(&self.main_origin(), &shared);
-        let mut problems: Vec<(usize, Problem)> = Vec::new();
-        let mut warnings = Vec::new();
-        let mut files = BTreeSet::from([self.path.clone()]);
-        let mut fragments = Vec::new();
-        if let Some(include) = main.written.main.as_ref().and_then(|main| main.include.as_ref()) {
-            files.insert(include.folder.clone());
-            let note = |message| Problem { file: Arc::clone(&main.name), path: "include".to_owned(), message };
-            match self.fragments(&include.folder) {
-                Ok((found, ignored)) => {
-                    fragments = found;
-                    warnings.extend(ignored.into_iter().map(note));
-                }
-                Err(reason) => {
-                    let message =
-                        format!("{} cannot be read: {reason}; write the name of a folder", quoted(&include.name));
-                    problems.push((0, note(message)));
-                }
-            }
-        }
-        let read = self.read_all(&fragments, &shared);
+        let included = self.include(&main);
+        let read = self.read_all(&included.fragments, &shared);
         let fragments_kept = read.iter().filter(|(_, kept)| *kept).count();
         let fragments_parsed = read.len() - fragments_kept;
-
         let parsed: Vec<Arc<Parsed>> =
             std::iter::once(main).chain(read.into_iter().map(|(parsed, _)| parsed)).collect();
-        for (index, parsed) in parsed.iter().enumerate() {
-            problems.extend(parsed.problems.iter().map(|problem| (index, problem.clone())));
-            warnings.extend(parsed.warnings.iter().cloned());
-            files.extend(parsed.files.keys().cloned());
-        }
-        let paths = std::iter::once(&self.path).chain(fragments.iter().map(|origin| &origin.path));
-        files.extend(fragments.iter().map(|origin| origin.path.clone()));
-        self.kept =
-            paths.cloned().zip(parsed.iter().cloned()).filter(|(_, parsed)| parsed.problems.is_empty()).collect();
-        self.files = files;
+        self.remember(&included, &parsed);
 
         let sources: Vec<File<'_>> =
             parsed.iter().map(|parsed| File { name: &parsed.name, written: &parsed.written }).collect();
+        let complete = included.problem.is_none() && parsed.iter().all(|parsed| parsed.readable);
         let linked = match &parsed[0].written.main {
-            Some(main) => validate::link(main, &sources),
+            Some(main) => validate::link(main, &sources, complete),
             None => Err(Vec::new()),
         };
+        let mut problems: Vec<(usize, Problem)> = included.problem.into_iter().map(|problem| (0, problem)).collect();
+        for (index, parsed) in parsed.iter().enumerate() {
+            problems.extend(parsed.problems.iter().map(|problem| (index, problem.clone())));
+        }
         match linked {
             Ok(config) if problems.is_empty() => {
-                let files = self.files.iter().cloned().collect();
-                Ok(Loaded { config, warnings, files, fragments_parsed, fragments_kept })
+                let warnings = parsed.iter().flat_map(|parsed| parsed.warnings.iter().cloned());
+                Ok(Loaded {
+                    config,
+                    warnings: included.warnings.into_iter().chain(warnings).collect(),
+                    files: self.files.iter().cloned().collect(),
+                    fragments_parsed,
+                    fragments_kept,
+                })
             }
             linked => {
                 problems.extend(linked.err().into_iter().flatten());
@@ -144,6 +139,36 @@ impl Loader {
                 Err(Problems(problems.into_iter().map(|(_, problem)| problem).collect()))
             }
         }
+    }
+
+    /// Takes note of what was read, for the next load and for whoever watches the files.
+    fn remember(&mut self, included: &Included, parsed: &[Arc<Parsed>]) {
+        let paths = std::iter::once(&self.path).chain(included.fragments.iter().map(|origin| &origin.path));
+        let files = paths.clone().chain(&included.folder).chain(parsed.iter().flat_map(|parsed| parsed.files.keys()));
+        let files = files.cloned().collect();
+        // What has problems is read again: they may be cured by something that is not in its files.
+        let kept =
+            paths.cloned().zip(parsed.iter().cloned()).filter(|(_, parsed)| parsed.problems.is_empty()).collect();
+        (self.files, self.kept) = (files, kept);
+    }
+
+    /// The fragments that the main file takes in.
+    fn include(&self, main: &Parsed) -> Included {
+        let mut included = Included::default();
+        let Some(include) = main.written.main.as_ref().and_then(|main| main.include.as_ref()) else { return included };
+        included.folder = Some(include.folder.clone());
+        let note = |message| Problem { file: Arc::clone(&main.name), path: "include".to_owned(), message };
+        match self.fragments(&include.folder) {
+            Ok((fragments, ignored)) => {
+                included.fragments = fragments;
+                included.warnings = ignored.into_iter().map(note).collect();
+            }
+            Err(reason) => {
+                let name = quoted(&include.name);
+                included.problem = Some(note(format!("{name} cannot be read: {reason}; write the name of a folder")));
+            }
+        }
+        included
     }
 
     fn main_origin(&self) -> Origin {
@@ -206,7 +231,12 @@ impl Loader {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                let message = format!("cannot be read: {}; put the configuration there", files::reason(&error));
+                let advice = if origin.is_main {
+                    "write it, or name another with `-c`"
+                } else {
+                    "correct that, or move it away"
+                };
+                let message = format!("cannot be read: {}; {advice}", files::reason(&error));
                 return (Arc::new(Parsed::failed(origin, String::new(), message)), false);
             }
         };
@@ -231,7 +261,8 @@ impl Parsed {
         Self {
             name: Arc::clone(&origin.name),
             fingerprint: 0,
-            written: Written { unreadable: true, ..Written::default() },
+            readable: false,
+            written: Written::default(),
             problems: vec![Problem { file: Arc::clone(&origin.name), path, message }],
             warnings: Vec::new(),
             files: HashMap::new(),
@@ -262,7 +293,7 @@ fn decode(origin: &Origin, fingerprint: u64, value: &Value, shared: &Shared<'_>)
         }
     }
     let Notes { problems, warnings, files, regexes, .. } = source.notes.into_inner();
-    Parsed { name: source.name, fingerprint, written, problems, warnings, files, regexes }
+    Parsed { name: source.name, fingerprint, readable: true, written, problems, warnings, files, regexes }
 }
 
 /// The value of a YAML text; or where it breaks off, and why.

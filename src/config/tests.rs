@@ -149,6 +149,20 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn what_may_stand_in_an_unreadable_file_is_not_missed() {
+    let folder =
+        Folder::new().write("proxies.d/a.yaml", &fragment("a", 1).replace("target: a-t0", "target: elsewhere"));
+    assert!(folder.problems().contains("`elsewhere` is not a target"));
+    let problems = folder.write("proxies.d/b.yaml", "targets: [\n").problems();
+    assert!(!problems.contains("elsewhere") && problems.contains("proxies.d/b.yaml: line 2"), "{problems}");
+    let nowhere = load(Path::new("no/such/edge.yaml")).map(|_| ()).unwrap_err();
+    assert_eq!(
+        nowhere.to_string(),
+        "edge.yaml: cannot be read: there is no such file; write it, or name another with `-c`"
+    );
+}
+
+#[test]
 fn no_secret_is_shown() {
     const CANARY: &str = "canary-7f3a";
     let places = [

@@ -21,9 +21,10 @@ pub(super) struct File<'a> {
 /// A problem and the position of its file.
 pub(super) type Placed = (usize, Problem);
 
-/// The model of what `files` say together, where nothing is wrong with it.
-pub(super) fn link(main: &Main, files: &[File<'_>]) -> Result<Config, Vec<Placed>> {
-    let mut linker = Linker { files, problems: Vec::new(), guesses: GUESSES };
+/// The model of what `files` say together, where nothing is wrong with it. Unless they are `complete`, an id that none of
+/// them declares may well stand in one that could not be read, and is no problem of its own.
+pub(super) fn link(main: &Main, files: &[File<'_>], complete: bool) -> Result<Config, Vec<Placed>> {
+    let mut linker = Linker { files, complete, problems: Vec::new(), guesses: GUESSES };
     let accounts = linker.index("accounts", |written| &written.accounts);
     let targets = linker.index("targets", |written| &written.targets);
     let target_credentials = linker.index("target_credentials", |written| &written.target_credentials);
@@ -40,6 +41,7 @@ type Index<'a, T> = AHashMap<&'a str, Option<T>>;
 
 struct Linker<'a> {
     files: &'a [File<'a>],
+    complete: bool,
     problems: Vec<Placed>,
     guesses: usize,
 }
@@ -107,8 +109,7 @@ impl<'a> Linker<'a> {
         if let Some(found) = index.get(id) {
             return found.clone();
         }
-        // It may well stand in a file that could not be read.
-        if self.files.iter().any(|file| file.written.unreadable) {
+        if !self.complete {
             return None;
         }
         self.guesses = self.guesses.saturating_sub(1);
