@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::model::Edge;
 use crate::config::{Loaded, Loader, Problems};
+use crate::observe::metrics::Metrics;
 use crate::request::rate_limit::Clock;
 use crate::snapshot::{Lasting, Snapshot};
 
@@ -16,6 +17,7 @@ pub struct Reloader {
     loader: Loader,
     snapshots: Arc<ArcSwap<Snapshot>>,
     lasting: Arc<Lasting>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reloader {
@@ -29,8 +31,25 @@ impl Reloader {
     }
 
     /// A reloader that goes on from the generation in `snapshots`.
-    pub fn new(loader: Loader, snapshots: Arc<ArcSwap<Snapshot>>, lasting: Arc<Lasting>) -> Self {
-        Self { loader, snapshots, lasting }
+    pub fn new(
+        loader: Loader,
+        snapshots: Arc<ArcSwap<Snapshot>>,
+        lasting: Arc<Lasting>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let this = Self { loader, snapshots, lasting, metrics };
+        this.tell(&this.snapshots.load());
+        this
+    }
+
+    /// Tells the metrics which generation serves.
+    fn tell(&self, snapshot: &Snapshot) {
+        self.metrics.reloaded(snapshot.generation, snapshot.len());
+        let listeners: Vec<_> =
+            snapshot.listeners().filter_map(|(listener, tls)| Some((listener.address.to_string(), tls?))).collect();
+        self.metrics.certificates(listeners.iter().flat_map(|(listener, tls)| {
+            tls.expiries.iter().map(|expiry| (listener.as_str(), &*expiry.certificate, expiry.at))
+        }));
     }
 
     /// Loads, and swaps when there is no problem. Says in the log how it went.
@@ -42,6 +61,7 @@ impl Reloader {
                 for line in problems.to_string().lines() {
                     log::error!("{line}");
                 }
+                self.metrics.reload_failed();
                 log::error!("configuration not taken: generation {} serves on", self.snapshots.load().generation);
                 return false;
             }
@@ -53,7 +73,7 @@ impl Reloader {
         for key in needs_restart(&running.edge, &loaded.config.edge) {
             log::warn!("edge.yaml: {key}: the change takes effect with the next restart");
         }
-        let next = Snapshot::build(loaded.config, running.generation + 1, &self.lasting);
+        let next = Snapshot::build(loaded.config, Some(&running), &self.lasting);
         log::info!(
             "configuration taken: generation {}, {} proxies, {} fragments parsed, {} unchanged, {} ms",
             next.generation,
@@ -62,6 +82,7 @@ impl Reloader {
             loaded.fragments_kept,
             started.elapsed().as_millis()
         );
+        self.tell(&next);
         self.snapshots.store(Arc::new(next));
         self.lasting.resolver.forget_unused();
         self.lasting.limiters.retain_used(Clock::now());
@@ -89,7 +110,7 @@ pub fn folders<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
 /// Keys whose change a running daemon cannot follow.
 fn needs_restart(running: &Edge, next: &Edge) -> Vec<&'static str> {
     let listeners = |edge: &Edge| -> Vec<_> {
-        edge.listeners.iter().map(|listener| (listener.address, listener.http2_cleartext)).collect()
+        edge.listeners.iter().map(|listener| (listener.address, listener.tls.is_some())).collect()
     };
     let limits = |edge: &Edge| {
         let limits = &edge.limits;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, watch};
 use crate::config::model::{Config, Edge};
 use crate::config::{Loader, Problem, Problems};
 use crate::listen::{self, Bound};
+use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::Metrics;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::Gate;
 use crate::reload::{Reloader, folders};
@@ -52,6 +54,7 @@ pub struct Daemon {
     reloader: Reloader,
     snapshots: Arc<ArcSwap<Snapshot>>,
     lasting: Arc<Lasting>,
+    metrics: Arc<Metrics>,
     sockets: Vec<(SocketAddr, Socket)>,
     more: Vec<AddService>,
     warnings: Vec<Problem>,
@@ -69,10 +72,11 @@ impl Daemon {
         let (loader, loaded) = Reloader::start(loader).map_err(Unserved::Config)?;
         let lasting = Arc::new(lasting(&loaded.config)?);
         let sockets = bind_all(&loaded.config.edge)?;
-        let snapshot = Snapshot::build(loaded.config, 1, &lasting);
+        let snapshot = Snapshot::build(loaded.config, None, &lasting);
         let snapshots = Arc::new(ArcSwap::from_pointee(snapshot));
-        let reloader = Reloader::new(loader, Arc::clone(&snapshots), Arc::clone(&lasting));
-        Ok(Self { reloader, snapshots, lasting, sockets, more: Vec::new(), warnings: loaded.warnings })
+        let metrics = Arc::new(Metrics::new().map_err(|error| Unserved::Other(format!("metrics: {error}")))?);
+        let reloader = Reloader::new(loader, Arc::clone(&snapshots), Arc::clone(&lasting), Arc::clone(&metrics));
+        Ok(Self { reloader, snapshots, lasting, metrics, sockets, more: Vec::new(), warnings: loaded.warnings })
     }
 
     /// What is allowed in the configuration, but should be known.
@@ -95,14 +99,21 @@ impl Daemon {
         let edge = Arc::clone(&self.snapshots.load().edge);
         let in_flight = Arc::new(AtomicUsize::new(0));
         let connections = Arc::new(AtomicUsize::new(0));
+        let leaving = Arc::new(AtomicBool::new(false));
+        let (access_log, writer) =
+            AccessLog::start(&edge.region, &edge.access_log, self.metrics.access_log_dropped.clone())
+                .map_err(|error| Unserved::Other(format!("cannot open the access log: {error}")))?;
         let proxy = EdgeProxy {
             snapshots: Arc::clone(&self.snapshots),
             lasting: Arc::clone(&self.lasting),
             in_flight: Arc::clone(&in_flight),
+            leaving: Arc::clone(&leaving),
+            metrics: Arc::clone(&self.metrics),
+            access_log: Arc::clone(&access_log),
         };
         let conf = Arc::new(server_conf(&edge));
         let conf_edge = Arc::clone(&edge);
-        let gate = Gate::new(http_proxy(&conf, proxy), &edge, Arc::clone(&connections));
+        let gate = Gate::new(http_proxy(&conf, proxy), Arc::clone(&self.snapshots), &edge, Arc::clone(&connections));
         let (stop, stopping) = watch::channel(None);
         let (sockets, more) = (self.sockets, self.more);
         let pingora = std::thread::Builder::new()
@@ -131,6 +142,7 @@ impl Daemon {
             .block_on(attend(self.reloader, &stop, &connections, || pingora.is_finished()))
             .map_err(|error| Unserved::Other(format!("cannot listen to signals: {error}")))?;
         log::info!("{} requests in flight, leaving", in_flight.load(Ordering::Relaxed));
+        access_log.end(writer);
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! One generation at run time: built whole from a [`Config`], swapped whole, never changed.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::model::{Config, Edge, Proxy, ProxyCredential, TargetHost};
+use crate::config::model::{Config, Edge, Listener, Proxy, ProxyCredential, TargetHost};
 use crate::request::credential::Keyring;
 use crate::request::rate_limit::{Limiter, Limiters};
 use crate::response::hold::Budget;
+use crate::tls::ServerTls;
 use crate::upstream::dns::{Name, Resolver};
 use crate::upstream::peer::Peers;
 
@@ -22,6 +24,8 @@ pub struct Snapshot {
     /// Counts up from 1 with every reload that was taken.
     pub generation: u64,
     pub edge: Arc<Edge>,
+    /// TLS of each listener that speaks it, in the order of `edge.listeners`.
+    tls: Box<[Option<Arc<ServerTls>>]>,
     proxies: HashMap<Box<[u8]>, Arc<Entry>, ahash::RandomState>,
 }
 
@@ -37,15 +41,42 @@ pub struct Entry {
 }
 
 impl Snapshot {
-    /// Builds the generation `generation` of `config`, with the state that it inherits from `lasting`.
-    pub fn build(config: Config, generation: u64, lasting: &Lasting) -> Self {
+    /// Builds the generation of `config` that follows `before`, with the state that it inherits from `lasting`.
+    pub fn build(config: Config, before: Option<&Self>, lasting: &Lasting) -> Self {
         lasting.held.resize(config.edge.held_responses_memory);
+        let tls = config.edge.listeners.iter().map(|listener| {
+            let before = before.and_then(|before| before.listener(&listener.address)?.1);
+            listener.tls.as_ref().map(|tls| ServerTls::build(tls, before))
+        });
+        let tls = tls.collect();
         let proxies = config
             .proxies
             .into_iter()
             .map(|proxy| (proxy.id.as_bytes().into(), Arc::new(Entry::new(proxy, &config.edge, lasting))))
             .collect();
-        Self { generation, edge: config.edge, proxies }
+        let generation = before.map_or(1, |before| before.generation + 1);
+        Self { generation, edge: config.edge, tls, proxies }
+    }
+
+    /// The listener that a connection to `local` came in by, and its TLS.
+    pub fn listener(&self, local: &SocketAddr) -> Option<(&Listener, Option<&Arc<ServerTls>>)> {
+        let is_it = |listener: &Listener| {
+            let (address, any) = (listener.address, listener.address.ip().is_unspecified());
+            address.port() == local.port()
+                && (address.ip() == local.ip() || any && address.is_ipv4() == local.is_ipv4())
+        };
+        let listeners = self.edge.listeners.iter().zip(&self.tls);
+        listeners.into_iter().find(|(listener, _)| is_it(listener)).map(|(listener, tls)| (listener, tls.as_ref()))
+    }
+
+    /// All listeners with their TLS.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Listener, Option<&Arc<ServerTls>>)> {
+        self.edge.listeners.iter().zip(self.tls.iter().map(Option::as_ref))
+    }
+
+    /// All proxies, in no order.
+    pub fn proxies(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.proxies.values()
     }
 
     /// The proxy of this id, active or not.

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn the_name_chooses_the_certificate() {
-        let all = [certificate(&["a.example"]), certificate(&["*.b.example", "B2.example"]), certificate(&["a.example"])];
+        let all =
+            [certificate(&["a.example"]), certificate(&["*.b.example", "B2.example"]), certificate(&["a.example"])];
         let by_name = ByName::new(&all);
         for (name, wanted) in [
             ("a.example", 0),
@@ -178,7 +179,8 @@ mod tests {
 
     #[test]
     fn what_has_not_changed_is_kept() {
-        let tls = |fingerprint| ListenerTls { certificates: vec![certificate(&["a.example"])], client_ca: None, fingerprint };
+        let tls =
+            |fingerprint| ListenerTls { certificates: vec![certificate(&["a.example"])], client_ca: None, fingerprint };
         let first = ServerTls::build(&tls(1), None);
         assert!(Arc::ptr_eq(&first, &ServerTls::build(&tls(1), Some(&first))));
         assert!(!Arc::ptr_eq(&first, &ServerTls::build(&tls(2), Some(&first))));

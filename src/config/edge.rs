@@ -114,21 +114,16 @@ fn listeners(node: Node<'_>) -> Option<Vec<Listener>> {
 }
 
 fn listener(node: Node<'_>) -> Option<Listener> {
-    let fields = node.fields(&["address", "http2", "tls"])?;
+    let fields = node.fields(&["address", "http2", "proxy_protocol", "tls"])?;
     let address = fields.required("address", "write one like `127.0.0.1:8080`", socket_address);
     let http2_cleartext = fields.or("http2", false, |node| node.choice(&[("cleartext", true)]));
-    let tls = fields.optional("tls", |node| {
-        let fields = node.fields(&["certificates"])?;
-        let advice = "write `[{ chain: NAME, key: NAME }]`";
-        let certificates =
-            fields.required("certificates", advice, |node| node.some_items(tls::listener_certificate))?;
-        Some(ListenerTls { certificates })
-    });
+    let proxy_protocol = fields.or("proxy_protocol", false, Node::flag);
+    let tls = fields.optional("tls", tls::listener);
     if fields.has("tls") && fields.has("http2") {
         return node
             .problem("gives both `tls` and `http2`; remove `http2` (with TLS, clients choose HTTP/2 by themselves)");
     }
-    Some(Listener { address: address?, http2_cleartext: http2_cleartext?, tls: tls? })
+    Some(Listener { address: address?, http2_cleartext: http2_cleartext?, proxy_protocol: proxy_protocol?, tls: tls? })
 }
 
 fn socket_address(node: Node<'_>) -> Option<SocketAddr> {

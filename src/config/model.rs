@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use regex::bytes::Regex;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::secret::Digest;
@@ -47,20 +48,41 @@ pub struct Edge {
     pub access_log: AccessLog,
 }
 
+impl Edge {
+    /// Whether `peer` is a proxy whose word about its client is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}
+
 /// One address that clients connect to.
 pub struct Listener {
     /// The address; its port is never 0.
     pub address: SocketAddr,
     /// Whether HTTP/2 with prior knowledge is taken on this plain-text listener (`http2: cleartext`).
     pub http2_cleartext: bool,
+    /// Whether every connection begins with a PROXY protocol header, from a trusted proxy (`proxy_protocol: true`).
+    pub proxy_protocol: bool,
     /// Certificates, when the listener speaks TLS.
-    pub tls: Option<ListenerTls>,
+    pub tls: Option<Arc<ListenerTls>>,
 }
 
 /// Certificates of a TLS listener: chosen by SNI, the first one is the default.
 pub struct ListenerTls {
-    /// `(chain file, key file)`; not empty.
-    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Not empty.
+    pub certificates: Vec<ListenerCertificate>,
+    /// Roots of the certificates that clients must show. `None`: they show none.
+    pub client_ca: Option<Arc<[CertificateDer<'static>]>>,
+    /// Changes whenever any certificate here changes.
+    pub fingerprint: u64,
+}
+
+/// A certificate of a listener with its key, checked to belong together.
+#[derive(Clone)]
+pub struct ListenerCertificate {
+    /// The chain's file, as configured.
+    pub file: Box<str>,
+    pub key: Arc<CertifiedKey>,
 }
 
 /// What one client may take.

@@ -1,6 +1,5 @@
 //! Certificates and keys that the configuration names: read, and checked to be usable, before anything is bound or dialled.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -9,7 +8,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::model::{ClientCertificate, TargetTls};
+use super::model::{ClientCertificate, ListenerCertificate, ListenerTls, TargetTls};
 use super::node::{Fields, Node};
 use super::problem::quoted;
 
@@ -26,15 +25,29 @@ pub(super) fn target(node: Option<Node<'_>>, server_name: Box<str>) -> Option<Ta
     });
     tls.ca = ca?;
     tls.client_certificate = client_certificate?;
-    tls.fingerprint = fingerprint(&tls);
+    let chain = tls.client_certificate.iter().flat_map(|client| &client.chain);
+    tls.fingerprint = fingerprint(tls.ca.as_deref(), chain);
     Some(tls)
 }
 
-/// The `tls` of a listener: names of chain and key files that fit each other.
-pub(super) fn listener_certificate(node: Node<'_>) -> Option<(PathBuf, PathBuf)> {
-    let (chain, key) = chain_and_key(node)?;
-    certified(node, &chain, &key)?;
-    Some((node.source.resolve(&chain), node.source.resolve(&key)))
+/// The `tls` of a listener.
+pub(super) fn listener(node: Node<'_>) -> Option<Arc<ListenerTls>> {
+    let fields = node.fields(&["certificates", "client_ca"])?;
+    let advice = "write `[{ chain: NAME, key: NAME }]`";
+    let certificates = fields.required("certificates", advice, |node| node.some_items(listener_certificate));
+    let client_ca = fields.optional("client_ca", roots);
+    let mut tls = ListenerTls { certificates: certificates?, client_ca: client_ca?, fingerprint: 0 };
+    let chains = tls.certificates.iter().flat_map(|certificate| &certificate.key.cert);
+    tls.fingerprint = fingerprint(tls.client_ca.as_deref(), chains);
+    Some(Arc::new(tls))
+}
+
+fn listener_certificate(node: Node<'_>) -> Option<ListenerCertificate> {
+    let (file, key) = chain_and_key(node)?;
+    let (chain, key) = certified(node, &file, &key)?;
+    let provider = rustls::crypto::ring::default_provider();
+    let key = CertifiedKey::from_der(chain, key, &provider).ok()?;
+    Some(ListenerCertificate { file: file.into(), key: Arc::new(key) })
 }
 
 fn chain_and_key(node: Node<'_>) -> Option<(String, String)> {
@@ -101,12 +114,14 @@ fn read(node: Node<'_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// Tells settings apart. The client's key needs no part in it: it is bound to the certificate.
-fn fingerprint(tls: &TargetTls) -> u64 {
+/// Tells settings apart. Keys need no part in it: each is bound to its certificate.
+fn fingerprint<'a>(
+    roots: Option<&[CertificateDer<'static>]>,
+    chain: impl Iterator<Item = &'a CertificateDer<'static>>,
+) -> u64 {
     use std::hash::{Hash as _, Hasher as _};
     let mut hasher = std::hash::DefaultHasher::new(); // the same in every run and every reload
-    tls.ca.as_deref().map(|roots| roots.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>()).hash(&mut hasher);
-    let chain = tls.client_certificate.as_deref().map(|client| &client.chain);
-    chain.map(|chain| chain.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>()).hash(&mut hasher);
+    roots.map(|roots| roots.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>()).hash(&mut hasher);
+    chain.map(AsRef::as_ref).collect::<Vec<&[u8]>>().hash(&mut hasher);
     hasher.finish()
 }

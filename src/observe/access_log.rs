@@ -63,7 +63,8 @@ impl AccessLog {
         };
         let (queue, lines) = sync_channel(QUEUE);
         let lost = dropped.clone();
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(sink, &lines, &lost))?;
+        let thread =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(sink, &lines, &lost))?;
         Ok((Arc::new(Self { region: region.into(), queue: Some(queue), dropped }), Writer(Some(thread))))
     }
 
@@ -123,7 +124,9 @@ impl Sink {
         let Self::File(file, path) = self else { return };
         match open(path) {
             Ok(new) => *file = new,
-            Err(error) => log::error!("access log {} cannot be reopened: {error}; the old file goes on", path.display()),
+            Err(error) => {
+                log::error!("access log {} cannot be reopened: {error}; the old file goes on", path.display())
+            }
         }
     }
 }

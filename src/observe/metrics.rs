@@ -77,11 +77,17 @@ impl Metrics {
                 OVERHEAD_BUCKETS,
             )?,
             target_connections: IntCounterVec::new(
-                Opts::new("requestrocket_target_connections_total", "Exchanges with targets by whether their connection was reused."),
+                Opts::new(
+                    "requestrocket_target_connections_total",
+                    "Exchanges with targets by whether their connection was reused.",
+                ),
                 &["reused"],
             )?,
             target_errors: IntCounterVec::new(
-                Opts::new("requestrocket_target_errors_total", "Exchanges that a target failed, by the error of RFC 9209."),
+                Opts::new(
+                    "requestrocket_target_errors_total",
+                    "Exchanges that a target failed, by the error of RFC 9209.",
+                ),
                 &["error"],
             )?,
             in_flight: IntGauge::new("requestrocket_requests_in_flight", "Requests under way.")?,
@@ -98,7 +104,10 @@ impl Metrics {
             generation: IntGauge::new("requestrocket_config_generation", "Configurations taken since the start.")?,
             proxies: IntGauge::new("requestrocket_proxies", "Proxies in the configuration.")?,
             certificate_expiry: IntGaugeVec::new(
-                Opts::new("requestrocket_certificate_expiry_timestamp_seconds", "When a listener's certificate expires."),
+                Opts::new(
+                    "requestrocket_certificate_expiry_timestamp_seconds",
+                    "When a listener's certificate expires.",
+                ),
                 &["listener", "certificate"],
             )?,
             access_log_dropped: IntCounter::new(
@@ -107,10 +116,8 @@ impl Metrics {
             )?,
             registry,
         };
-        let build = IntGaugeVec::new(
-            Opts::new("requestrocket_build_info", "The version that runs; always 1."),
-            &["version"],
-        )?;
+        let build =
+            IntGaugeVec::new(Opts::new("requestrocket_build_info", "The version that runs; always 1."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         let all: Vec<Box<dyn Collector>> = vec![
@@ -224,14 +231,67 @@ fn method_label(method: &Method) -> &'static str {
 /// Statuses that are registered with IANA; a target can invent any number of others.
 fn status_label(status: Option<u16>) -> &'static str {
     const KNOWN: [(u16, &str); 61] = [
-        (101, "101"), (200, "200"), (201, "201"), (202, "202"), (203, "203"), (204, "204"), (205, "205"), (206, "206"),
-        (207, "207"), (208, "208"), (226, "226"), (300, "300"), (301, "301"), (302, "302"), (303, "303"), (304, "304"),
-        (305, "305"), (307, "307"), (308, "308"), (400, "400"), (401, "401"), (402, "402"), (403, "403"), (404, "404"),
-        (405, "405"), (406, "406"), (407, "407"), (408, "408"), (409, "409"), (410, "410"), (411, "411"), (412, "412"),
-        (413, "413"), (414, "414"), (415, "415"), (416, "416"), (417, "417"), (418, "418"), (421, "421"), (422, "422"),
-        (423, "423"), (424, "424"), (425, "425"), (426, "426"), (428, "428"), (429, "429"), (431, "431"), (451, "451"),
-        (499, "499"), (500, "500"), (501, "501"), (502, "502"), (503, "503"), (504, "504"), (505, "505"), (506, "506"),
-        (507, "507"), (508, "508"), (510, "510"), (511, "511"), (529, "529"),
+        (101, "101"),
+        (200, "200"),
+        (201, "201"),
+        (202, "202"),
+        (203, "203"),
+        (204, "204"),
+        (205, "205"),
+        (206, "206"),
+        (207, "207"),
+        (208, "208"),
+        (226, "226"),
+        (300, "300"),
+        (301, "301"),
+        (302, "302"),
+        (303, "303"),
+        (304, "304"),
+        (305, "305"),
+        (307, "307"),
+        (308, "308"),
+        (400, "400"),
+        (401, "401"),
+        (402, "402"),
+        (403, "403"),
+        (404, "404"),
+        (405, "405"),
+        (406, "406"),
+        (407, "407"),
+        (408, "408"),
+        (409, "409"),
+        (410, "410"),
+        (411, "411"),
+        (412, "412"),
+        (413, "413"),
+        (414, "414"),
+        (415, "415"),
+        (416, "416"),
+        (417, "417"),
+        (418, "418"),
+        (421, "421"),
+        (422, "422"),
+        (423, "423"),
+        (424, "424"),
+        (425, "425"),
+        (426, "426"),
+        (428, "428"),
+        (429, "429"),
+        (431, "431"),
+        (451, "451"),
+        (499, "499"),
+        (500, "500"),
+        (501, "501"),
+        (502, "502"),
+        (503, "503"),
+        (504, "504"),
+        (505, "505"),
+        (506, "506"),
+        (507, "507"),
+        (508, "508"),
+        (510, "510"),
+        (511, "511"),
+        (529, "529"),
     ];
     match status {
         None => "none",
@@ -255,11 +315,7 @@ mod tests {
     fn the_text_holds_every_family_once() {
         let metrics = Metrics::new().expect("names differ");
         metrics.reloaded(3, 100);
-        let gauges = Gauges {
-            in_flight: Arc::default(),
-            connections: Arc::default(),
-            held: Arc::new(Budget::new(1)),
-        };
+        let gauges = Gauges { in_flight: Arc::default(), connections: Arc::default(), held: Arc::new(Budget::new(1)) };
         let text = String::from_utf8(metrics.text(&gauges).expect("consistent")).expect("ASCII");
         for line in ["requestrocket_config_generation 3", "requestrocket_proxies 100", "requestrocket_held_bytes 0"] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

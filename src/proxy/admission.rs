@@ -37,12 +37,14 @@ pub struct Admitted {
 /// A refusal, with what was known by then.
 pub struct Refused {
     pub refusal: Refusal,
+    /// The credential, where it was verified.
+    pub credential: Option<Arc<ProxyCredential>>,
     pub warning: Option<HeaderValue>,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, warning: None }
+        Self { refusal, credential: None, warning: None }
     }
 }
 
@@ -65,11 +67,12 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
     };
 
     let credential = verified.credential;
-    if credential.billing == Billing::Suspended {
-        return Err(Refusal::BillingSuspended.into());
-    }
     let low_budget = credential.billing == Billing::LowBudget;
-    let refused = |refusal| Refused { refusal, warning: warning(low_budget, false) };
+    let refused =
+        |refusal| Refused { refusal, credential: Some(Arc::clone(credential)), warning: warning(low_budget, false) };
+    if credential.billing == Billing::Suspended {
+        return Err(refused(Refusal::BillingSuspended));
+    }
     check_rules(entry, credential, request, &route, query, verified.claims.as_ref()).map_err(refused)?;
     check_size(&request.headers, entry.proxy.max_request_body).map_err(refused)?;
 
@@ -96,7 +99,7 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
 }
 
 /// The path and query of a request target: an absolute form (RFC 9112 section 3.2.2) names a host first.
-fn origin_form(raw: &[u8]) -> &[u8] {
+pub(super) fn origin_form(raw: &[u8]) -> &[u8] {
     let scheme = [&b"http://"[..], b"https://"]
         .into_iter()
         .find(|scheme| raw.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));

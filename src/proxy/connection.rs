@@ -1,104 +1,141 @@
-//! A client's connection: what is the same for all its requests, and the deadline of each header.
+//! A client's connection, from its first byte: PROXY protocol, TLS, HTTP version, and the deadline of each header.
 //!
 //! Pingora times single reads, so that a header which drips a byte a minute holds its connection for days, and it waits
 //! without any limit for the first bytes of HTTP/2. Here every connection has an app of its own around Pingora's proxy, and
-//! a connection whose next header does not arrive in time is dropped.
+//! a connection whose next step does not come in time is dropped.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::HeaderValue;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora_core::protocols::l4::socket::SocketAddr as EndAddr;
+use pingora_core::protocols::l4::stream::Stream as L4Stream;
+use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use super::EdgeProxy;
 use super::exchange::InFlight;
+use super::{EdgeProxy, preamble};
 use crate::config::model::{ClientLimits, Edge};
+use crate::snapshot::Snapshot;
 
 /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). `PRI` is reserved: no HTTP/1 request begins with it.
 const PREFACE_START: &[u8; 3] = b"PRI";
 
+tokio::task_local! {
+    /// The connection that the current task serves: Pingora makes an exchange without telling where it came from.
+    static CURRENT: Arc<Connection>;
+}
+
 /// One client's connection.
 pub struct Connection {
-    /// The TCP peer.
+    /// Who connected: the TCP peer, or who the PROXY protocol says it is.
     pub peer: IpAddr,
     /// The same, ready to be sent in `X-Forwarded-For`.
     pub forwarded_for: HeaderValue,
+    /// Whether it is encrypted.
+    pub tls: bool,
     /// Headers that have arrived on it.
     headers: AtomicU64,
 }
 
 impl Connection {
-    /// A connection from `peer`.
-    pub fn new(peer: IpAddr) -> Self {
+    fn new(peer: IpAddr, tls: bool) -> Self {
         let peer = peer.to_canonical();
         let forwarded_for = HeaderValue::try_from(peer.to_string()).expect("an address is plain ASCII");
-        Self { peer, forwarded_for, headers: AtomicU64::new(0) }
+        Self { peer, forwarded_for, tls, headers: AtomicU64::new(0) }
     }
 
-    /// A request header has arrived whole.
-    pub fn header_arrived(&self) {
-        self.headers.fetch_add(1, Ordering::Relaxed);
+    /// The connection of the task that this is called in, to be called once for each header that has arrived.
+    pub fn with_new_header() -> Option<Arc<Self>> {
+        let connection = CURRENT.try_with(Arc::clone).ok()?;
+        connection.headers.fetch_add(1, Ordering::Relaxed);
+        Some(connection)
     }
 }
 
 /// Accepts connections for the proxy.
 pub struct Gate {
     proxy: Arc<HttpProxy<EdgeProxy>>,
+    snapshots: Arc<ArcSwap<Snapshot>>,
     http1: HttpServerOptions,
     http2: HttpServerOptions,
     h2: H2Options,
     header_timeout: Duration,
     keepalive_timeout: Duration,
-    /// Ports of plain-text listeners that take HTTP/2.
-    cleartext_ports: Vec<u16>,
     /// Clients connected now.
     connections: Arc<AtomicUsize>,
 }
 
 impl Gate {
     /// The gate in front of `proxy`. Counts its clients in `connections`.
-    pub fn new(proxy: HttpProxy<EdgeProxy>, edge: &Edge, connections: Arc<AtomicUsize>) -> Self {
+    pub fn new(
+        proxy: HttpProxy<EdgeProxy>,
+        snapshots: Arc<ArcSwap<Snapshot>>,
+        edge: &Edge,
+        connections: Arc<AtomicUsize>,
+    ) -> Self {
         let limits = &edge.limits;
         Self {
             proxy: Arc::new(proxy),
+            snapshots,
             http1: options(limits, false),
             http2: options(limits, true),
             h2: h2_options(limits),
             header_timeout: limits.header_timeout,
             keepalive_timeout: limits.keepalive_timeout,
-            cleartext_ports: edge
-                .listeners
-                .iter()
-                .filter(|listener| listener.http2_cleartext)
-                .map(|listener| listener.address.port())
-                .collect(),
             connections,
         }
     }
 
-    /// Whether the connection starts with the HTTP/2 preface. Three bytes tell; waiting for all 24 would hang on a short
-    /// HTTP/1.0 request.
-    async fn speaks_http2(&self, stream: &mut Stream) -> Option<bool> {
-        let local =
-            stream.get_socket_digest().and_then(|digest| digest.local_addr().and_then(PeerAddr::as_inet).copied());
-        if stream.get_ssl_digest().is_some() || !local.is_some_and(|at| self.cleartext_ports.contains(&at.port())) {
-            return Some(false);
+    /// Everything before HTTP. `None` where the client is not worth an answer.
+    async fn greet(&self, mut stream: Stream) -> Option<Greeted> {
+        let digest = stream.get_socket_digest()?;
+        let ends = |end: Option<&EndAddr>| end.and_then(EndAddr::as_inet).copied();
+        let (mut peer, local): (IpAddr, SocketAddr) = (ends(digest.peer_addr())?.ip(), ends(digest.local_addr())?);
+        let snapshot = self.snapshots.load_full();
+        let (listener, tls) = snapshot.listener(&local)?;
+        if listener.proxy_protocol {
+            if !snapshot.edge.trusts(peer) {
+                log::debug!("{peer} is no trusted proxy, and speaks to a listener with the PROXY protocol");
+                return None;
+            }
+            peer = preamble::read(&mut stream).await.ok()?.unwrap_or(peer);
         }
+        let http2_cleartext = listener.http2_cleartext;
+        if let Some(tls) = tls {
+            let plain = stream.into_any().downcast::<L4Stream>().ok()?;
+            let stream: Stream = match tls.acceptor().tls_handshake(*plain).await {
+                Ok(stream) => Box::new(stream),
+                Err(error) => {
+                    log::debug!("TLS handshake with {peer}: {error}");
+                    return None;
+                }
+            };
+            let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+            return Some(Greeted { stream, connection: Connection::new(peer, true), http2, cleartext: false });
+        }
+        // Three bytes tell; waiting for all 24 would hang on a short HTTP/1.0 request.
         let mut start = [0; PREFACE_START.len()];
-        match tokio::time::timeout(self.header_timeout, stream.try_peek(&mut start)).await {
-            Ok(Ok(peeked)) => Some(peeked && &start == PREFACE_START),
-            Ok(Err(_)) | Err(_) => None,
-        }
+        let http2 = http2_cleartext && stream.try_peek(&mut start).await.ok()? && &start == PREFACE_START;
+        Some(Greeted { stream, connection: Connection::new(peer, false), http2, cleartext: http2 })
     }
+}
+
+/// A connection that is ready for HTTP.
+struct Greeted {
+    stream: Stream,
+    connection: Connection,
+    http2: bool,
+    /// HTTP/2 without TLS.
+    cleartext: bool,
 }
 
 fn options(limits: &ClientLimits, cleartext_http2: bool) -> HttpServerOptions {
@@ -124,19 +161,19 @@ fn h2_options(limits: &ClientLimits) -> H2Options {
 
 #[async_trait]
 impl ServerApp for Gate {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = InFlight::enter(&self.connections);
-        let cleartext_http2 = self.speaks_http2(&mut stream).await?;
-        let http2 = cleartext_http2 || matches!(stream.selected_alpn_proto(), Some(pingora_core::protocols::ALPN::H2));
-        let peer = stream
-            .get_socket_digest()
-            .and_then(|digest| digest.peer_addr().and_then(PeerAddr::as_inet).map(std::net::SocketAddr::ip))?;
-        let connection = Arc::new(Connection::new(peer));
-        let app = Arc::new(Attended { gate: Arc::clone(self), connection: Arc::clone(&connection), cleartext_http2 });
-        if !http2 {
-            return app.process_new(stream, shutdown).await;
+        let greeted = tokio::time::timeout(self.header_timeout, self.greet(stream)).await.ok()??;
+        let connection = Arc::new(greeted.connection);
+        let app = Arc::new(Attended {
+            gate: Arc::clone(self),
+            connection: Arc::clone(&connection),
+            cleartext_http2: greeted.cleartext,
+        });
+        let served = app.process_new(greeted.stream, shutdown);
+        if !greeted.http2 {
+            return served.await;
         }
-        let served = app.process_new(stream, shutdown);
         tokio::pin!(served);
         tokio::select! {
             biased;
@@ -163,18 +200,17 @@ struct Attended {
 impl HttpServerApp for Attended {
     async fn process_new_http(
         self: &Arc<Self>,
-        mut session: ServerSession,
+        session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if session.is_http2() {
-            self.connection.header_arrived();
-            return self.gate.proxy.process_new_http(session, shutdown).await;
-        }
-        session.set_connection_user_context(Some(Box::new(Arc::clone(&self.connection))));
+        let http2 = session.is_http2();
         let before = self.connection.headers.load(Ordering::Relaxed);
+        let served = CURRENT.scope(Arc::clone(&self.connection), self.gate.proxy.process_new_http(session, shutdown));
+        if http2 {
+            return served.await;
+        }
         // An idle connection may wait for its next request first; Pingora's own timer ends that wait.
         let idle = if before == 0 { Duration::ZERO } else { self.gate.keepalive_timeout };
-        let served = self.gate.proxy.process_new_http(session, shutdown);
         tokio::pin!(served);
         tokio::select! {
             biased;

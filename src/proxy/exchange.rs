@@ -8,6 +8,8 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::admission::Admitted;
+use super::connection::Connection;
+use crate::config::model::ProxyCredential;
 use crate::refusal::Refusal;
 use crate::response::hold::Slot;
 use crate::snapshot::Snapshot;
@@ -28,15 +30,17 @@ pub struct Exchange {
     /// Sent to the target, the client and the log.
     pub request_id: HeaderValue,
     pub verdict: Verdict,
+    /// The credential of a request that was refused after it was verified.
+    pub refused_credential: Option<Arc<ProxyCredential>>,
     /// Why the edge answers, or had to cut the answer.
     pub refusal: Option<Refusal>,
     /// Set while a held session stands in for the client's.
     pub slot: Option<Slot>,
-    /// The connection it came on, where Pingora tells (HTTP/1).
-    pub connection: Option<Arc<super::connection::Connection>>,
+    /// The connection it came on.
+    pub connection: Option<Arc<Connection>>,
     pub target: TargetSide,
     pub body_in: u64,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 /// What happened between the edge and the target.
@@ -50,6 +54,8 @@ pub struct TargetSide {
     pub started: Option<Instant>,
     /// When the header of its final answer was there.
     pub answered: Option<Instant>,
+    /// When the last piece of it was there.
+    pub last_piece: Option<Instant>,
     /// Addresses still to try.
     pub addresses: Option<std::vec::IntoIter<SocketAddr>>,
 }
@@ -62,12 +68,13 @@ impl Exchange {
             started: Instant::now(),
             request_id: HeaderValue::from_static("-"),
             verdict: Verdict::Pending,
+            refused_credential: None,
             refusal: None,
             slot: None,
-            connection: None,
+            connection: Connection::with_new_header(),
             target: TargetSide::default(),
             body_in: 0,
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 
@@ -79,9 +86,15 @@ impl Exchange {
         }
     }
 
+    /// The id of the credential, once it was verified.
+    pub fn credential(&self) -> Option<&str> {
+        let credential = self.admitted().map(|admitted| &admitted.credential).or(self.refused_credential.as_ref())?;
+        Some(&credential.id)
+    }
+
     /// How many requests are under way, this one included.
     pub fn in_flight(&self) -> usize {
-        self._in_flight.0.load(Ordering::Relaxed)
+        self.in_flight.0.load(Ordering::Relaxed)
     }
 }
 

@@ -7,12 +7,13 @@ pub mod admission;
 pub mod connection;
 pub mod exchange;
 mod failure;
+mod preamble;
+mod report;
 
-use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -28,10 +29,11 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::admission::{Admitted, Refused};
-use self::connection::Connection;
 use self::exchange::{Exchange, InFlight, Verdict};
 use self::failure::{End, Failed};
 use crate::config::model::TargetHost;
+use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::Metrics;
 use crate::refusal::{REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
 use crate::request::rate_limit::{Clock, policy_header};
 use crate::request::rewrite::{self, Origin};
@@ -59,6 +61,10 @@ pub struct EdgeProxy {
     pub lasting: Arc<Lasting>,
     /// Requests under way.
     pub in_flight: Arc<AtomicUsize>,
+    /// Set when the process is about to leave: connections are closed with their next answer.
+    pub leaving: Arc<AtomicBool>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Arc<AccessLog>,
 }
 
 #[async_trait]
@@ -72,18 +78,6 @@ impl ProxyHttp for EdgeProxy {
     // Pingora's own modules compress; answers here are the target's, byte for byte.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    fn on_connection_reuse(
-        &self,
-        _session: &mut Session,
-        exchange: &mut Exchange,
-        context: Box<dyn Any + Send + Sync>,
-    ) {
-        if let Ok(connection) = context.downcast::<Arc<Connection>>() {
-            connection.header_arrived();
-            exchange.connection = Some(*connection);
-        }
-    }
-
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         let limits = &exchange.snapshot.edge.limits;
         session.set_write_timeout(Some(limits.write_timeout));
@@ -93,7 +87,8 @@ impl ProxyHttp for EdgeProxy {
         session.set_pipelining_enabled(true);
         if session.as_http1().is_some_and(|http1| http1.will_keepalive()) {
             // Pingora keeps an HTTP/1.1 connection for ever unless it is told otherwise with each request.
-            session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+            let leaving = self.leaving.load(Ordering::Relaxed);
+            session.set_keepalive((!leaving).then(|| limits.keepalive_timeout.as_secs().max(1)));
         }
         exchange.request_id = request_id(&session.req_header().headers);
         Ok(())
@@ -110,7 +105,8 @@ impl ProxyHttp for EdgeProxy {
                 exchange.verdict = Verdict::Admitted(Box::new(admitted));
                 Ok(false)
             }
-            Err(Refused { refusal, warning }) => {
+            Err(Refused { refusal, credential, warning }) => {
+                exchange.refused_credential = credential;
                 keep_usable(session);
                 answer(session, exchange, refusal, warning).await?;
                 Ok(true) // answered here: Pingora must not go on to a target
@@ -173,14 +169,11 @@ impl ProxyHttp for EdgeProxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
-        let peer = match &exchange.connection {
-            Some(connection) => connection.clone(),
-            None => Arc::new(Connection::new(peer_address(session).ok_or_else(unadmitted)?)),
-        };
+        let connection = exchange.connection.as_ref().ok_or_else(unadmitted)?;
         let origin = Origin {
-            peer: &peer.forwarded_for,
-            trusted: exchange.snapshot.edge.trusted_proxies.iter().any(|net| net.contains(&peer.peer)),
-            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+            peer: &connection.forwarded_for,
+            trusted: exchange.snapshot.edge.trusts(connection.peer),
+            tls: connection.tls,
             request_id: &exchange.request_id,
         };
         let proxy = &admitted.entry.proxy;
@@ -228,6 +221,17 @@ impl ProxyHttp for EdgeProxy {
             head.insert_header("ratelimit-policy", policy_header(limit))?;
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        exchange.target.last_piece = Some(Instant::now());
+        Ok(None)
     }
 
     fn error_while_proxy(
@@ -280,6 +284,7 @@ impl ProxyHttp for EdgeProxy {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, exchange: &mut Exchange) {
         release(session, exchange);
+        report::finished(self, session, exchange);
         linger(session).await;
     }
 
@@ -498,8 +503,4 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         (Some(one), None) if well_formed(&one) => one.clone(),
         _ => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..))).expect("hexadecimal digits"),
     }
-}
-
-fn peer_address(session: &Session) -> Option<IpAddr> {
-    session.client_addr()?.as_inet().map(SocketAddr::ip)
 }

@@ -4,7 +4,7 @@
 //! listener that takes both lets everybody choose an address.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -66,11 +66,6 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "no PROXY protocol header")
 }
 
-/// The port-less form of a socket's address.
-pub fn ip(address: &SocketAddr) -> IpAddr {
-    address.ip().to_canonical()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +107,8 @@ mod tests {
     #[tokio::test]
     async fn anything_else_is_refused() {
         let endless = [b"PROXY TCP4 ".to_vec(), vec![b'1'; 500]].concat();
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PROXY TCP4 no\r\n", b"PROXY ", &endless, &v2(1, 0x11, &[1, 2])] {
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PROXY TCP4 no\r\n", b"PROXY ", &endless, &v2(1, 0x11, &[1, 2])]
+        {
             assert!(parse(bytes).await.0.is_err(), "{bytes:?}");
         }
     }
