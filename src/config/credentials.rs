@@ -48,6 +48,7 @@ pub(super) fn account(fields: &Fields<'_>) -> Option<Account> {
         [("basic", Some(BASIC_PER_MINUTE)), ("team", Some(TEAM_PER_MINUTE)), ("business", None)];
     const BILLING: [(&str, Billing); 3] =
         [("active", Billing::Active), ("low_budget", Billing::LowBudget), ("suspended", Billing::Suspended)];
+    fields.refuse_unknown();
     let plan = fields.required("plan", "write `basic`, `team` or `business`", |node| node.choice(&PLANS));
     let billing = fields.or("billing", Billing::Active, |node| node.choice(&BILLING));
     let written = fields.optional("rate_limit", rate_limit);
@@ -69,6 +70,7 @@ pub(super) fn account(fields: &Fields<'_>) -> Option<Account> {
 }
 
 pub(super) fn proxy_credential(fields: &Fields<'_>) -> Option<ProxyCredential> {
+    fields.refuse_unknown();
     let account = fields.optional("account", Node::id);
     let active = fields.or("active", true, Node::flag);
     let expires_at = fields.optional("expires_at", moment);

@@ -136,8 +136,15 @@ fn secret(fields: &Fields<'_>) -> Option<Secret> {
     fields.required("secret", "write where it is: `secret: { file: NAME }` or `secret: { env: NAME }`", clear)
 }
 
+/// A secret as the target is to see it.
 fn clear(node: Node<'_>) -> Option<Secret> {
-    secrets::plain_secret(node, "the target needs the secret itself")
+    let secret = secrets::plain_secret(node, "the target needs the secret itself")?;
+    if secret.expose().iter().any(u8::is_ascii_control) {
+        return node.problem(
+            "the secret holds a line break or another control character, which no request may carry; remove it",
+        );
+    }
+    Some(secret)
 }
 
 fn in_header(name: HeaderName, fields: &Fields<'_>, prefix: Option<String>) -> Option<Injection> {
@@ -151,12 +158,7 @@ fn header_value(node: Node<'_>, secret: &Secret, prefix: &str) -> Option<HeaderV
     if secret.expose().trim_ascii().len() != secret.expose().len() {
         return node.problem("the secret starts or ends with white space, which headers lose on the way; remove it");
     }
-    match secret.header_value(prefix) {
-        Ok(value) => Some(value),
-        Err(_) => node.problem(
-            "the secret holds a line break or another control character, which no header may carry; remove it",
-        ),
-    }
+    Some(secret.header_value(prefix).expect("`clear` and `prefix` refuse control characters"))
 }
 
 fn in_query(fields: &Fields<'_>, node: Node<'_>) -> Option<Injection> {

@@ -187,13 +187,13 @@ fn jwk(jwk: &Jwk, pinned: &[Algorithm]) -> Result<JwtKey, String> {
 
 /// The algorithms that a key may serve; or why it may serve none.
 fn kind_of(key: &DecodingKey) -> Result<Vec<Algorithm>, String> {
-    let bytes = match key.kind() {
-        DecodingKeyKind::SecretOrDer(bytes) => bytes,
-        DecodingKeyKind::RsaModulusExponent { n, .. } => n,
+    let (bytes, least_rsa) = match key.kind() {
+        // PKCS #1: the modulus, a zero before it, an exponent, and their headers.
+        DecodingKeyKind::SecretOrDer(bytes) => (bytes, LEAST_MODULUS + 10),
+        DecodingKeyKind::RsaModulusExponent { n, .. } => (n, LEAST_MODULUS),
     };
     match (key.family(), bytes.len()) {
-        // A key in DER is longer than its modulus, a weak one (1024 bits: 140 bytes) still shorter than this.
-        (AlgorithmFamily::Rsa, length) if length < LEAST_MODULUS => {
+        (AlgorithmFamily::Rsa, length) if length < least_rsa => {
             Err("an RSA key of less than 2048 bits; take a longer one".to_owned())
         }
         (AlgorithmFamily::Hmac, 0) => Err("an empty secret; take one of 32 bytes or more".to_owned()),

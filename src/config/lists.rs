@@ -36,48 +36,17 @@ const PROXY_KEYS: [&str; 14] = [
 
 /// Reads the lists of a file into `written`.
 pub(super) fn read(fields: &Fields<'_>, written: &mut Written) {
-    written.accounts = list(
-        fields,
-        "accounts",
-        &credentials::ACCOUNT_KEYS,
-        |node| node.id(),
-        |fields, _| {
-            fields.refuse_unknown();
-            credentials::account(fields)
-        },
-    );
-    written.proxy_credentials = list(
-        fields,
-        "proxy_credentials",
-        &credentials::KEYS,
-        |node| node.id(),
-        |fields, _| {
-            fields.refuse_unknown();
-            credentials::proxy_credential(fields)
-        },
-    );
-    // Which keys a target credential may have depends on its type, so it looks after them itself.
-    written.target_credentials = list(
-        fields,
-        "target_credentials",
-        &injection::KEYS,
-        |node| node.id(),
-        |fields, id| injection::target_credential(fields, id).map(Arc::new),
-    );
-    written.targets = list(
-        fields,
-        "targets",
-        &target::KEYS,
-        |node| node.id(),
-        |fields, id| {
-            fields.refuse_unknown();
-            target::target(fields, id).map(Arc::new)
-        },
-    );
-    written.proxies = list(fields, "proxies", &PROXY_KEYS, proxy_id, |fields, _| {
-        fields.refuse_unknown();
-        proxy(fields)
+    use credentials::{account, proxy_credential};
+    use injection::target_credential;
+    use target::target;
+    written.accounts = list(fields, "accounts", &credentials::ACCOUNT_KEYS, any_id, |fields, _| account(fields));
+    written.proxy_credentials =
+        list(fields, "proxy_credentials", &credentials::KEYS, any_id, |fields, _| proxy_credential(fields));
+    written.target_credentials = list(fields, "target_credentials", &injection::KEYS, any_id, |fields, id| {
+        target_credential(fields, id).map(Arc::new)
     });
+    written.targets = list(fields, "targets", &target::KEYS, any_id, |fields, id| target(fields, id).map(Arc::new));
+    written.proxies = list(fields, "proxies", &PROXY_KEYS, proxy_id, |fields, _| proxy(fields));
 }
 
 fn list<T>(
@@ -97,10 +66,15 @@ fn list<T>(
         let fields = node.loose_fields(known)?;
         let id = fields.required("id", "write a name that is its own in this list", id);
         let item = read(&fields, id.clone());
+        debug_assert!(item.is_some() || node.source.has_problems(), "an entry is missing, and nobody is told why");
         entries.push(Entry { index, id: id?, item });
         Some(())
     });
     entries
+}
+
+fn any_id(node: Node<'_>) -> Option<Box<str>> {
+    node.id()
 }
 
 /// The id of a proxy is a segment of its URL.
@@ -116,6 +90,7 @@ fn proxy_id(node: Node<'_>) -> Option<Box<str>> {
 }
 
 fn proxy(fields: &Fields<'_>) -> Option<Proxy> {
+    fields.refuse_unknown();
     let target = fields.required("target", "write the id of one of `targets`", Node::id);
     let target_credential = fields.optional("target_credential", Node::id);
     let advice = "write the ids of those that may call, like `[acme-mobile]`";

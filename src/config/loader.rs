@@ -43,7 +43,7 @@ struct Parsed {
     warnings: Vec<Problem>,
     /// Files it refers to, with what was found.
     files: HashMap<PathBuf, Option<u64>>,
-    regexes: HashMap<String, Regex>,
+    regexes: HashMap<String, Arc<Regex>>,
 }
 
 /// What is known about a file before it is read.

@@ -1,6 +1,6 @@
 //! Configuration: YAML files go in, a [`model::Config`] with nothing left to check comes out, or every problem there is.
 //!
-//! [`load`] is the only door; a [`Loader`] is the same door for a daemon that comes back. Each file is read ([`files`]),
+//! [`load`] is the only door; a [`Loader`] is the same door for a daemon that comes back. Each file is read (`files`),
 //! decoded and checked by itself (`edge`, `lists` and what they use), then all are linked (`validate`). No message and no
 //! `Debug` shows a secret.
 

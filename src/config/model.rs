@@ -324,8 +324,9 @@ pub struct Rule {
     pub effect: Effect,
     /// Empty: any.
     pub methods: Box<[Method]>,
-    /// On the decoded target path. `None`: any.
-    pub path: Option<Regex>,
+    /// On the decoded target path. `None`: any. Shared by all rules with the same pattern: a clone would have a cache of its
+    /// own, of tens of kilobytes once it is used.
+    pub path: Option<Arc<Regex>>,
     pub headers: Box<[Condition]>,
     pub query: Box<[Condition]>,
     pub claims: Box<[Condition]>,
@@ -343,5 +344,5 @@ pub enum Expect {
     Present,
     Absent,
     /// Present, with at least one value that matches.
-    Value(Regex),
+    Value(Arc<Regex>),
 }

@@ -26,7 +26,7 @@ pub(super) struct Shared<'a> {
     pub credentials: Option<&'a Path>,
     pub fingerprints: &'a Fingerprints,
     /// Patterns met so far: thousands of proxies tend to share a few, and a compiled one takes kilobytes.
-    pub regexes: Mutex<HashMap<String, Regex>>,
+    pub regexes: Mutex<HashMap<String, Arc<Regex>>>,
 }
 
 /// One file while it is read, and what was noted about it.
@@ -38,6 +38,13 @@ pub(super) struct Source<'a> {
     pub notes: RefCell<Notes>,
 }
 
+impl Source<'_> {
+    /// Whether anything is wrong with the file, as far as it has been read.
+    pub fn has_problems(&self) -> bool {
+        !self.notes.borrow().problems.is_empty()
+    }
+}
+
 /// What reading one file brought to light.
 #[derive(Default)]
 pub(super) struct Notes {
@@ -46,7 +53,7 @@ pub(super) struct Notes {
     /// Files looked up for this one, with what was found.
     pub files: HashMap<PathBuf, Option<u64>>,
     /// The distinct patterns of this file.
-    pub regexes: HashMap<String, Regex>,
+    pub regexes: HashMap<String, Arc<Regex>>,
     /// Roots read so far: many targets tend to share one file.
     pub roots: HashMap<PathBuf, Arc<[CertificateDer<'static>]>>,
 }
@@ -205,16 +212,16 @@ impl<'a> Node<'a> {
     }
 
     /// A pattern, compiled once for all places that use it.
-    pub fn regex(self) -> Option<Regex> {
+    pub fn regex(self) -> Option<Arc<Regex>> {
         let pattern = self.text()?;
         if let Some(known) = self.source.notes.borrow().regexes.get(pattern) {
-            return Some(known.clone());
+            return Some(Arc::clone(known));
         }
         let shared = self.source.shared.regexes.lock().unwrap_or_else(PoisonError::into_inner).get(pattern).cloned();
         let regex = match shared {
             Some(regex) => regex,
             None => match RegexBuilder::new(pattern).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build() {
-                Ok(regex) => regex,
+                Ok(regex) => Arc::new(regex),
                 Err(error) => return self.wrong(&regex_reason(&error)),
             },
         };

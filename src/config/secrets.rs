@@ -27,12 +27,13 @@ pub(super) fn proxy_secret(node: Node<'_>) -> Option<ProxySecret> {
     }
 }
 
-/// Reads a secret that is needed in the clear. `instead` says why a digest of it would not do.
-pub(super) fn plain_secret(node: Node<'_>, instead: &str) -> Option<Secret> {
-    if let Some(fields) = sources(node, &SOURCES)?.get("sha256") {
-        return fields.problem(format!("a digest will not do here, {instead}; write `file: NAME` or `env: NAME`"));
+/// Reads a secret that is needed in the clear. `reason` says why a digest of it would not do.
+pub(super) fn plain_secret(node: Node<'_>, reason: &str) -> Option<Secret> {
+    let fields = sources(node, &SOURCES)?;
+    match fields.get("sha256") {
+        Some(node) => node.problem(format!("a digest will not do here: {reason}; write `file: NAME` or `env: NAME`")),
+        None => plain(&fields),
     }
-    plain(&sources(node, &SOURCES)?)
 }
 
 /// The mapping of a secret, with exactly one source.

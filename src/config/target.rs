@@ -13,6 +13,7 @@ pub(super) const KEYS: [&str; 6] = ["id", "base_url", "tls", "http", "default_ef
 const HTTP: [(&str, TargetHttp); 3] = [("auto", TargetHttp::Auto), ("1", TargetHttp::Http1), ("2", TargetHttp::Http2)];
 
 pub(super) fn target(fields: &Fields<'_>, id: Option<Box<str>>) -> Option<Target> {
+    fields.refuse_unknown();
     let url = fields.required("base_url", "write one like `https://api.example.com/v1`", |node| {
         // A part that does not belong there (a user, a query) may be a secret.
         let secretive = node.text()?.contains(['@', '?', '#']);

@@ -1,3 +1,7 @@
+//! Whole configurations, loaded from files.
+
+mod samples;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -301,6 +305,31 @@ fn a_key_serves_only_the_algorithms_of_its_kind() {
 }
 
 #[test]
+fn tls_settings_are_read_and_told_apart() {
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/tls");
+    let (chain, key) = (tls.join("edge.pem").display().to_string(), tls.join("edge.key").display().to_string());
+    let pair = format!("{{ chain: '{chain}', key: '{key}' }}");
+    let settings = ["{}".to_owned(), format!("{{ ca: '{chain}' }}"), format!("{{ client_certificate: {pair} }}")];
+    let text = settings.iter().enumerate().fold(fragment("a", 4), |text, (n, settings)| {
+        text.replace(&format!("//t{n}.a.example.com/v1\""), &format!("//t{n}.a.example.com/v1\", tls: {settings}"))
+    });
+    let text = text.replace("//t3.a.example.com/v1\"", &format!("//192.0.2.1\", tls: {}", settings[1]));
+    let folder = Folder::new().write("proxies.d/a.yaml", &text);
+    let listener = format!("{{ address: '[::1]:8443', tls: {{ certificates: [{pair}] }} }}");
+    let config =
+        folder.write("edge.yaml", &format!("region: r1\nlisteners: [{listener}]\ninclude: proxies.d\n")).load().config;
+    let [none, ca, client, address] = [0, 1, 2, 3].map(|n| config.proxies[n].target.tls.as_ref().unwrap());
+    assert!(none.fingerprint != ca.fingerprint && ca.fingerprint != client.fingerprint);
+    assert_eq!(
+        (address.fingerprint, &*address.server_name, &*ca.server_name),
+        (ca.fingerprint, "192.0.2.1", "t1.a.example.com")
+    );
+    assert!(std::sync::Arc::ptr_eq(ca.ca.as_ref().unwrap(), address.ca.as_ref().unwrap()));
+    assert_eq!(client.client_certificate.as_ref().unwrap().chain.len(), 1);
+    assert_eq!(config.edge.listeners[0].tls.as_ref().unwrap().certificates.len(), 1);
+}
+
+#[test]
 fn a_reload_parses_only_what_changed() {
     let folder = Folder::new()
         .write("proxies.d/a.yaml", &fragment("a", 3))
@@ -368,47 +397,4 @@ fn many_fragments_are_one_configuration() {
     assert_eq!((loaded.fragments_parsed, loaded.config.proxies.len()), (50, 500));
     let ids: Vec<&str> = loaded.config.proxies.iter().map(|proxy| &*proxy.id).collect();
     assert_eq!((ids[0], ids[10], ids[499]), ("f0-p0", "f1-p0", "f49-p9"));
-}
-
-#[test]
-fn the_samples_are_valid() {
-    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
-    let loaded = load(&conf.join("edge.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-    assert!(loaded.config.proxies.len() >= 7);
-    assert!(loaded.config.edge.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
-    // Each fragment but the second, which uses a credential of the first, stands by itself too.
-    for name in ["10-first.yaml", "30-rules.yaml"] {
-        let text = fs::read_to_string(conf.join("proxies.d").join(name)).unwrap();
-        let folder = Folder::new();
-        for part in ["secrets", "keys"] {
-            fs::create_dir(folder.path("proxies.d").join(part)).unwrap();
-            for file in fs::read_dir(conf.join("proxies.d").join(part)).unwrap() {
-                let file = file.unwrap();
-                fs::copy(file.path(), folder.path("proxies.d").join(part).join(file.file_name())).unwrap();
-            }
-        }
-        folder.write("proxies.d/a.yaml", &text).load();
-    }
-}
-
-#[test]
-fn the_sample_shows_every_key_and_its_default() {
-    let conf = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/edge.yaml")).unwrap();
-    for key in edge::KEYS {
-        assert!(conf.lines().any(|line| line.starts_with(&format!("{key}:"))), "{key}");
-    }
-    let (sample, bare) = (load_text(&conf.replace("include:", "# include:")), Folder::new().load());
-    let shown = |edge: &model::Edge| {
-        let (limits, pool) = (&edge.limits, &edge.pool);
-        let times = [limits.header_timeout, limits.keepalive_timeout, limits.body_timeout, limits.write_timeout];
-        let streams = (limits.requests_per_connection, limits.http2_max_streams);
-        let sizes = [limits.max_header_bytes, limits.max_headers, limits.max_requests_in_flight, pool.max_idle];
-        (times, streams, sizes, pool.idle_timeout, edge.dns.max_stale, edge.held_responses_memory, edge.threads)
-    };
-    assert_eq!(shown(&sample.config.edge), shown(&bare.config.edge));
-}
-
-fn load_text(edge: &str) -> Loaded {
-    Folder::new().write("edge.yaml", edge).load()
 }

@@ -36,8 +36,8 @@ pub(super) fn link(main: &Main, files: &[File<'_>], complete: bool) -> Result<Co
     }
 }
 
-/// What the ids of one list stand for. `None`: something else is wrong with the entry.
-type Index<'a, T> = AHashMap<&'a str, Option<T>>;
+/// What the ids of one list stand for, and where. `None`: something else is wrong with the entry.
+type Index<'a, T> = AHashMap<&'a str, (Place, Option<T>)>;
 
 struct Linker<'a> {
     files: &'a [File<'a>],
@@ -63,11 +63,15 @@ impl fmt::Display for Place {
 impl<'a> Linker<'a> {
     /// The entries of one list of all files, by id.
     fn index<T>(&mut self, list: &'static str, entries: fn(&Written) -> &Vec<Entry<T>>) -> Index<'a, &'a T> {
-        let mut index = AHashMap::new();
+        let mut index = self.empty_index(entries);
         for (place, entry) in self.entries(list, entries) {
             self.claim(&mut index, place, &entry.id, entry.item.as_ref());
         }
-        index.into_iter().map(|(id, (_, item))| (id, item)).collect()
+        index
+    }
+
+    fn empty_index<T, U>(&self, entries: fn(&Written) -> &Vec<Entry<T>>) -> Index<'a, U> {
+        AHashMap::with_capacity(self.files.iter().map(|file| entries(file.written).len()).sum())
     }
 
     fn entries<T: 'a>(
@@ -82,7 +86,7 @@ impl<'a> Linker<'a> {
     }
 
     /// Gives `id` to the entry at `place`, unless an earlier one has it.
-    fn claim<T>(&mut self, index: &mut AHashMap<&'a str, (Place, T)>, place: Place, id: &'a str, item: T) {
+    fn claim<T>(&mut self, index: &mut Index<'a, T>, place: Place, id: &'a str, item: Option<T>) {
         let Some((first, _)) = index.get(id) else {
             index.insert(id, (place, item));
             return;
@@ -106,7 +110,7 @@ impl<'a> Linker<'a> {
         place: Place,
         key: impl fmt::Display,
     ) -> Option<T> {
-        if let Some(found) = index.get(id) {
+        if let Some((_, found)) = index.get(id) {
             return found.clone();
         }
         if !self.complete {
@@ -127,9 +131,8 @@ impl<'a> Linker<'a> {
         accounts: &Index<'_, &Account>,
         defaults: Defaults,
     ) -> Index<'a, Arc<model::ProxyCredential>> {
-        const LIST: &str = "proxy_credentials";
-        let mut index = AHashMap::new();
-        for (place, entry) in self.entries(LIST, |written| &written.proxy_credentials) {
+        let mut index = self.empty_index(|written| &written.proxy_credentials);
+        for (place, entry) in self.entries("proxy_credentials", |written| &written.proxy_credentials) {
             let credential = entry.item.as_ref().and_then(|written| {
                 let account = match &written.account {
                     Some(id) => Some(self.resolve(accounts, id, ("an account", "accounts"), place, "account")?),
@@ -139,7 +142,7 @@ impl<'a> Linker<'a> {
             });
             self.claim(&mut index, place, &entry.id, credential);
         }
-        index.into_iter().map(|(id, (_, credential))| (id, credential)).collect()
+        index
     }
 
     fn proxies(
@@ -151,10 +154,10 @@ impl<'a> Linker<'a> {
     ) -> Vec<Arc<model::Proxy>> {
         let none =
             Arc::new(TargetCredential { id: "none".into(), injection: Injection::default(), scope: Scope::default() });
-        let mut ids = AHashMap::new();
-        let mut proxies = Vec::new();
+        let mut ids = self.empty_index(|written| &written.proxies);
+        let mut proxies = Vec::with_capacity(ids.capacity());
         for (place, entry) in self.entries("proxies", |written| &written.proxies) {
-            self.claim(&mut ids, place, &entry.id, ());
+            self.claim(&mut ids, place, &entry.id, Some(()));
             let Some(written) = &entry.item else { continue };
             let target = self.resolve(targets, &written.target, ("a target", "targets"), place, "target");
             let target_credential = match &written.target_credential {
