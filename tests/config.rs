@@ -18,8 +18,8 @@ fn said(path: &Path) -> String {
 fn cases() -> Vec<(PathBuf, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
     let mut cases: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("readable")
+        .map(|entry| entry.expect("readable").path())
         .filter_map(|path| match path.extension().and_then(|extension| extension.to_str()) {
             Some("yaml") => Some((path.clone(), path.with_extension("stderr"))),
             None if path.join("edge.yaml").is_file() => Some((path.join("edge.yaml"), path.with_extension("stderr"))),
@@ -37,17 +37,17 @@ fn every_mistake_is_explained() {
     for (config, expected) in cases() {
         let said = said(&config);
         if update {
-            std::fs::write(&expected, said).unwrap();
+            std::fs::write(&expected, said).expect("readable");
             continue;
         }
         let expected_text = std::fs::read_to_string(&expected).unwrap_or_default();
         if said != expected_text {
-            let name = expected.file_stem().unwrap().to_string_lossy();
-            writeln!(differences, "{name}:").unwrap();
+            let name = expected.file_stem().expect("readable").to_string_lossy();
+            writeln!(differences, "{name}:").expect("readable");
             let added = said.lines().filter(|line| !expected_text.lines().any(|expected| expected == *line));
             let missing = expected_text.lines().filter(|line| !said.lines().any(|said| said == *line));
-            missing.for_each(|line| writeln!(differences, "  - {line}").unwrap());
-            added.for_each(|line| writeln!(differences, "  + {line}").unwrap());
+            missing.for_each(|line| writeln!(differences, "  - {line}").expect("readable"));
+            added.for_each(|line| writeln!(differences, "  + {line}").expect("readable"));
         }
     }
     assert!(differences.is_empty(), "expected -, said +; UPDATE_EXPECTED=1 accepts what is said\n{differences}");

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::file::{BASIC_PER_MINUTE, Defaults, Include, Main, TEAM_PER_MINUTE};
 use super::lists::{LONGEST_TIMEOUT, RESPONSES};
-use super::model::{AccessLog, ClientLimits, Dns, Edge, Listener, ListenerTls, Pool};
+use super::model::{AccessLog, ClientLimits, Dns, Edge, Listener, Pool};
 use super::node::{Fields, Node};
 use super::tls;
 

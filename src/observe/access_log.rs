@@ -114,8 +114,12 @@ enum Sink {
 impl Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            // Not `io::stdout()`: its lock would be held by a blocked write, and whoever else prints would wait for it.
-            Self::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().lock().flush()),
+            Self::Stdout => {
+                // Nobody else prints: a write that blocks holds nobody up but this thread.
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes)?;
+                stdout.flush()
+            }
             Self::File(file, _) => file.write_all(bytes),
         }
     }
@@ -125,7 +129,7 @@ impl Sink {
         match open(path) {
             Ok(new) => *file = new,
             Err(error) => {
-                log::error!("access log {} cannot be reopened: {error}; the old file goes on", path.display())
+                log::error!("access log {} cannot be reopened: {error}; the old file goes on", path.display());
             }
         }
     }

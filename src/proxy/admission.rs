@@ -31,8 +31,11 @@ pub struct Admitted {
     pub warning: Option<HeaderValue>,
     /// The request target to send.
     pub line: Vec<u8>,
-    _proof: (),
+    _passed: Passed,
 }
+
+/// Only the gates make one.
+struct Passed;
 
 /// A refusal, with what was known by then.
 pub struct Refused {
@@ -94,7 +97,7 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
         limiter: Arc::clone(limiter),
         entry: Arc::clone(entry),
         permit,
-        _proof: (),
+        _passed: Passed,
     })
 }
 

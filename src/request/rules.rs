@@ -140,6 +140,8 @@ fn reads(regex: &Regex, bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::{HeaderName, HeaderValue};
     use serde_json::json;
 
@@ -151,15 +153,15 @@ mod tests {
     }
 
     fn on_path(id: &str, effect: Effect, path: &str) -> Rule {
-        Rule { path: Some(Regex::new(path).unwrap()), ..rule(id, effect) }
+        Rule { path: Some(Arc::new(Regex::new(path).unwrap())), ..rule(id, effect) }
     }
 
-    fn scope(default_effect: Effect, rules: impl Into<Box<[Rule]>>) -> Scope {
+    fn scope(default_effect: Effect, rules: impl Into<Arc<[Rule]>>) -> Scope {
         Scope { default_effect, rules: rules.into() }
     }
 
     fn value(name: &str, regex: &str) -> Condition {
-        Condition { name: name.into(), expect: Expect::Value(Regex::new(regex).unwrap()) }
+        Condition { name: name.into(), expect: Expect::Value(Arc::new(Regex::new(regex).unwrap())) }
     }
 
     fn present(name: &str) -> Condition {
@@ -250,7 +252,7 @@ mod tests {
     fn a_rule_matches_when_all_it_names_matches() {
         let all = Rule {
             methods: [Method::PUT, Method::DELETE].into(),
-            path: Some(Regex::new("^/users/[0-9]+$").unwrap()),
+            path: Some(Arc::new(Regex::new("^/users/[0-9]+$").unwrap())),
             headers: [value("x-team", "^a"), absent("x-trace")].into(),
             query: [present("force")].into(),
             claims: [value("role", "^admin$")].into(),
