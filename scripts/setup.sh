@@ -48,6 +48,7 @@ missing() {
   node_fetches || echo nodejs
   python_requests || printf '%s\n' python3 python3-requests
   jdk_exists || echo default-jdk-headless
+  command_exists promtool || echo prometheus
   [ "$purpose" = test ] && return
 
   if compgen -G 'systemd/*.service' >/dev/null; then
@@ -63,11 +64,12 @@ may_install() {
   command_exists apt-get && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 }
 
-# Installs packages without starting the services in them: the tests run an nginx of their own, and nobody who types
-# `make test` asked for one on port 80.
+# Installs packages without starting the services in them: the tests run an nginx of their own, and take only `promtool`
+# of prometheus. Nobody who types `make test` asked for a server on port 80 or 9090.
 install() {
-  local policy=/usr/sbin/policy-rc.d new_nginx=false
-  nginx_exists || new_nginx=true
+  local policy=/usr/sbin/policy-rc.d service new_services=()
+  nginx_exists || new_services+=(nginx)
+  command_exists promtool || new_services+=(prometheus)
   if [ ! -e $policy ]; then
     trap 'as_root rm -f '$policy EXIT
     printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
@@ -76,9 +78,12 @@ install() {
   as_root mkdir -p /usr/share/man/man1 # slim images lack it, and a JDK package fails over that
   as_root apt-get update -qq </dev/null
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null
-  if $new_nginx && nginx_exists && [ -d /run/systemd/system ]; then
-    as_root systemctl disable --quiet nginx
-  fi
+  [ -d /run/systemd/system ] || return 0
+  for service in "${new_services[@]}"; do
+    if systemctl cat "$service" >/dev/null 2>&1; then
+      as_root systemctl disable --quiet "$service"
+    fi
+  done
 }
 
 mapfile -t packages < <(missing)
