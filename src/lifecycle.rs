@@ -4,15 +4,17 @@
 //! then nobody new is accepted, and the process ends the moment nobody is left. INT leaves at once. QUIT starts a successor
 //! with this process's sockets, and leaves like TERM once it serves.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -285,31 +287,57 @@ impl Signals {
 struct Files {
     watcher: Option<RecommendedWatcher>,
     watched: Vec<PathBuf>,
+    /// What the configuration consists of, for the watcher to tell it from its neighbours: a log in the same folder.
+    relevant: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Files {
     fn new(changed: mpsc::Sender<()>) -> Self {
+        let relevant = Arc::new(Mutex::new(HashSet::new()));
+        let known = Arc::clone(&relevant);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading the files is an event too: reacting to it would never end.
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            let changes = event.is_ok_and(|event| {
+                let known = known.lock();
+                !event.kind.is_access() && event.paths.iter().any(|path| concerns(&known, path))
+            });
+            if changes {
                 let _ = changed.try_send(()); // one that waits already is enough
             }
         });
         let watcher = watcher.map_err(|error| log::warn!("files are not watched ({error}): send HUP to reload")).ok();
-        Self { watcher, watched: Vec::new() }
+        Self { watcher, watched: Vec::new(), relevant }
     }
 
     fn watch(&mut self, reloader: &Reloader) {
         let Some(watcher) = &mut self.watcher else { return };
         let folders = folders(reloader.files());
+        *self.relevant.lock() = reloader.files().map(real).collect();
         for gone in self.watched.iter().filter(|folder| !folders.contains(folder)) {
-            let _ = watcher.unwatch(gone); // a folder that was removed is not watched any more
+            let _ = watcher.unwatch(&real(gone)); // a folder that was removed is not watched any more
         }
         for new in folders.iter().filter(|folder| !self.watched.contains(folder)) {
-            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
+            if let Err(error) = watcher.watch(&real(new), RecursiveMode::NonRecursive) {
                 log::warn!("{} is not watched ({error}): send HUP to reload", new.display());
             }
         }
         self.watched = folders;
+    }
+}
+
+/// Whether a change at `path` may change the configuration: one of its files, something in its include folder, or a
+/// symbolic link that stands for a whole folder of them (`..data`, by which Kubernetes swaps a volume).
+fn concerns(relevant: &HashSet<PathBuf>, path: &Path) -> bool {
+    let hidden_link = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+    hidden_link || relevant.contains(path) || path.parent().is_some_and(|folder| relevant.contains(folder))
+}
+
+/// The path by which the watcher reports: absolute, with the links of its folder resolved.
+fn real(path: &(impl AsRef<Path> + ?Sized)) -> PathBuf {
+    let path = path.as_ref();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
     }
 }
