@@ -1,0 +1,9 @@
+//! The contract, over sockets: the real binary between strict clients and scripted targets.
+//!
+//! Each test is a sentence. What it does not mention is as in `harness::yaml`: one proxy, `demo`, whose client shows
+//! `Bearer k1` and whose target is shown `Bearer t1`.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod harness;
+
+mod contract;
