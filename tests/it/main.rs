@@ -6,4 +6,10 @@
 
 mod harness;
 
+mod accounts;
 mod contract;
+mod credentials;
+mod jwt;
+mod paths;
+mod rate_limit;
+mod rules;
