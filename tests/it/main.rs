@@ -7,9 +7,19 @@
 mod harness;
 
 mod accounts;
+mod cli;
 mod contract;
 mod credentials;
+mod dns;
+mod forwarding;
+mod http2;
 mod jwt;
+mod limits;
 mod paths;
 mod rate_limit;
+mod reload;
 mod rules;
+mod secrecy;
+mod smuggling;
+mod streams;
+mod targets;

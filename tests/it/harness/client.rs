@@ -89,11 +89,6 @@ impl Connection {
         })
         .await
     }
-
-    /// Ends our side only.
-    pub async fn finish(&mut self) {
-        let _ = self.output.shutdown().await;
-    }
 }
 
 impl Input {
