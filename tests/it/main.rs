@@ -23,3 +23,4 @@ mod secrecy;
 mod smuggling;
 mod streams;
 mod targets;
+mod timing;
