@@ -133,7 +133,7 @@ async fn term_finishes_what_is_in_flight() {
 
 #[tokio::test]
 async fn int_stops_at_once() {
-    let origin = Origin::scripted(|peer| peer.silence()).await;
+    let origin = Origin::silent().await;
     let mut edge = Edge::to(&origin).start().await;
     let mut client = edge.connect().await;
     client.send(edge.get("/api/demo/x").bearer("k1").head()).await;
@@ -153,4 +153,30 @@ fn an_address_that_is_taken_is_said_so() {
     let output = run(&["serve", "-c", path.to_str().expect("UTF-8")], "");
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains(&port.address().to_string()), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_signal_is_obeyed_from_the_first_connection_on() {
+    for _ in 0..5 {
+        let (port, admin) = (Port::claim(), Port::claim());
+        let folder = Edge::to("http://127.0.0.1:1").written(port.address(), admin.address());
+        let mut child = Command::new(BINARY)
+            .args(["serve", "-c"])
+            .arg(folder.path().join("edge.yaml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        while std::net::TcpStream::connect(port.address()).is_err() {
+            tokio::time::sleep(ms(1)).await;
+        }
+        // The default action of HUP is to end the process.
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().expect("kill runs").success());
+        tokio::time::sleep(ms(200)).await;
+        let ended = child.try_wait().expect("our child");
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(ended.is_none(), "HUP ended the process: {ended:?}");
+    }
 }

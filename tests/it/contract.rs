@@ -156,7 +156,7 @@ async fn a_client_that_stops_sending_is_a_408() {
 
 #[tokio::test]
 async fn a_silent_target_is_a_504() {
-    let origin = Origin::scripted(|peer| peer.silence()).await;
+    let origin = Origin::silent().await;
     let edge = Edge::to(&origin).proxy("timeout: 1s").start().await;
     edge.get("/api/demo/users").bearer("k1").await.expect_within(ms(1500)).expect_refusal(
         504,
@@ -175,7 +175,7 @@ async fn a_target_that_refuses_is_a_502() {
 
 #[tokio::test]
 async fn at_capacity_is_a_503_that_says_when_to_return() {
-    let origin = Origin::scripted(|peer| peer.silence()).await;
+    let origin = Origin::silent().await;
     let edge = Edge::to(&origin).edge("limits: { max_requests_in_flight: 1 }").start().await;
     let mut first = edge.connect().await;
     first.send(edge.get("/api/demo/users").bearer("k1").head()).await;

@@ -45,7 +45,7 @@ async fn refusals_look_the_same_in_http_2() {
 
 #[tokio::test]
 async fn answers_of_ours_are_whole_for_an_http_2_client_too() {
-    let silent = Origin::scripted(|peer| peer.silence()).await;
+    let silent = Origin::silent().await;
     let edge = Edge::to(&silent).http2().proxy("timeout: 300ms").start().await;
     let answer = edge.get("/api/demo/x").bearer("k1").http2(true).await;
     answer.expect_status(504).expect_whole().expect_within(ms(800)).expect_proxy_error("http_response_timeout");

@@ -230,7 +230,7 @@ async fn another_key_of_the_same_kind_is_denied() {
 async fn a_key_that_the_token_brings_along_is_not_used() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin)
-        .client("type: jwt_verify, jwt: { algorithms: [RS256], jwks_file: jwks.json }")
+        .client("type: jwt_verify, jwt: { algorithms: [RS256, ES256], jwks_file: jwks.json }")
         .file("proxies.d/jwks.json", JWKS)
         .start()
         .await;

@@ -7,7 +7,11 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n";
 #[tokio::test]
 async fn a_request_that_hides_another_is_refused_or_read_once() {
     let origin = Origin::replying(200).await;
-    let edge = Edge::to(&origin).unhurried().edge("limits: { header_timeout: 1s, body_timeout: 1s }").start().await;
+    let edge = Edge::to(&origin)
+        .unhurried()
+        .edge("limits: { header_timeout: 1s, body_timeout: 1s, keepalive_timeout: 1s }")
+        .start()
+        .await;
     let lengths = [
         ("two framings", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         ("two framings, the other way", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"),

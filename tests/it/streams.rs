@@ -140,7 +140,7 @@ async fn bytes_after_an_upgrade_wait_for_the_101() {
         }
     })
     .await;
-    let edge = Edge::to(&origin).start().await;
+    let edge = Edge::to(&origin).edge("limits: { keepalive_timeout: 1s }").start().await;
     let mut client = edge.connect().await;
     client.send(UPGRADE).await.send("DELETE /admin HTTP/1.1\r\nHost: x\r\n\r\n").await;
     client.answer().await.expect_status(403).expect_body("no");
@@ -206,17 +206,35 @@ async fn a_silent_event_stream_is_cut() {
 
 #[tokio::test]
 async fn a_streamed_answer_is_cut_at_the_limit() {
-    let origin = Origin::saying(
-        [&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..], &chunked(&[pattern(600), pattern(600)])]
-            .concat(),
-    )
+    let (next, turn) = tokio::sync::watch::channel(0);
+    let origin = Origin::scripted(move |mut peer| {
+        let mut turn = turn.clone();
+        async move {
+            peer.request().await;
+            let round = *turn.borrow();
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            peer.send(&chunked(&[pattern(600)])[..607]).await;
+            let _ = turn.wait_for(|turn| *turn > round).await;
+            peer.send(chunked(&[pattern(600)])).await;
+            peer.silence().await;
+        }
+    })
     .await;
-    let edge = Edge::to(&origin).proxy("response: streamed, max_response_body: 1000").start().await;
-    let answer = edge.get("/api/demo/x").bearer("k1").await;
-    answer.expect_status(200).expect_cut();
-    assert!(answer.body.len() <= 1000, "{answer:?}");
-    let edge = Edge::to(&origin).proxy("response: streamed, max_response_body: 1200").start().await;
-    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200).expect_body([pattern(600), pattern(600)].concat());
+    for (limit, passes) in [(1000, false), (1199, false), (1200, true)] {
+        let edge = Edge::to(&origin).proxy(&format!("response: streamed, max_response_body: {limit}")).start().await;
+        let mut client = edge.connect().await;
+        client.send(edge.get("/api/demo/x").bearer("k1").head()).await;
+        assert_eq!(client.head().await.status, 200, "the header is passed on before the body ends");
+        let first = chunked(&[pattern(600)]);
+        assert_eq!(client.bytes(607).await, first[..607]);
+        next.send_modify(|turn| *turn += 1);
+        if passes {
+            assert_eq!(client.bytes(first.len()).await, first);
+        } else {
+            let rest = client.rest().await;
+            assert!(rest.len() < 600 && !rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -49,7 +49,6 @@ async fn a_target_that_drips_a_chunked_body_is_a_504() {
     let mut client = edge.connect().await;
     let answer = client.exchange(&edge.get("/api/demo/x").bearer("k1")).await;
     expect_too_late(&answer, "http_response_timeout");
-    answer.expect_reusable();
 }
 
 #[tokio::test]
@@ -98,7 +97,7 @@ async fn a_timeout_counts_from_the_whole_request() {
 
 #[tokio::test]
 async fn a_tls_handshake_that_never_ends_is_a_504() {
-    let origin = Origin::scripted(|peer| peer.silence()).await;
+    let origin = Origin::silent().await;
     let url = format!("https://{}", origin.address());
     for limit in ["timeout: 500ms", "timeout: 5s, connect_timeout: 500ms"] {
         let edge = Edge::to(url.as_str()).proxy(limit).start().await;
@@ -117,7 +116,7 @@ async fn a_target_that_resets_is_a_502() {
     let edge = Edge::to(&origin).start().await;
     let mut client = edge.connect().await;
     let answer = client.exchange(&edge.get("/api/demo/x").bearer("k1")).await;
-    answer.expect_unreachable("protocol", "connection_terminated").expect_reusable();
+    answer.expect_unreachable("protocol", "connection_terminated");
 }
 
 #[tokio::test]
@@ -153,7 +152,7 @@ async fn a_cut_chunked_body_is_a_502() {
         let edge = Edge::to(&origin).start().await;
         let mut client = edge.connect().await;
         let answer = client.exchange(&edge.get("/api/demo/x").bearer("k1")).await;
-        answer.expect_status(502).expect_whole().expect_reusable();
+        answer.expect_status(502).expect_whole();
         let error = answer.header("proxy-status").expect("Proxy-Status").to_owned();
         assert!(
             error.contains("connection_terminated") || error.contains("http_response_incomplete"),
@@ -200,7 +199,8 @@ async fn a_target_that_talks_nonsense_is_a_502() {
         let origin = Origin::saying(nonsense).await;
         let edge = Edge::to(&origin).proxy("timeout: 5s").start().await;
         let answer = edge.get("/api/demo/x").bearer("k1").await;
-        assert_eq!(answer.status, 502, "{nonsense:?}: {answer:?}");
+        let error = answer.header("proxy-status").unwrap_or_default();
+        assert!(answer.status == 502 && error.ends_with("=http_protocol_error"), "{nonsense:?}: {answer:?}");
         answer.expect_unreachable("protocol", "http_protocol_error").expect_within(ms(2000));
     }
 }
@@ -303,11 +303,18 @@ async fn a_post_reaches_the_target_at_most_once() {
         })
         .await;
         let edge = Edge::to(&origin).start().await;
-        edge.post("/api/demo/x").bearer("k1").body("one").await.expect_granted(200);
-        let answer = edge.post("/api/demo/x").bearer("k1").body("two").await;
-        let arrived = origin.requests().iter().filter(|request| request.body == b"two").count();
-        assert_eq!(arrived, 1, "{:?}", origin.requests());
-        answer.expect_unreachable("protocol", "connection_terminated");
+        let mut dropped = 0;
+        for number in 0..20 {
+            let body = format!("number {number}");
+            let answer = edge.post("/api/demo/x").bearer("k1").body(body.as_str()).await;
+            let arrived = origin.requests().iter().filter(|request| request.body == body.as_bytes()).count();
+            assert_eq!(arrived, 1, "{answer:?} {:?}", origin.requests());
+            if answer.status != 200 {
+                answer.expect_unreachable("protocol", "connection_terminated");
+                dropped += 1;
+            }
+        }
+        assert!(dropped > 0, "no connection was used twice");
     }
 }
 
@@ -317,23 +324,32 @@ async fn a_connection_that_died_while_idle_is_noticed() {
     let origin = Origin::scripted(move |mut peer| {
         let mut killed = killed.clone();
         async move {
-            while peer.request().await.is_some() {
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-                let number = peer.number;
-                let _ = killed.wait_for(|count| *count > number).await;
-                return peer.reset();
+            let born = *killed.borrow();
+            let dying = async {
+                let _ = killed.wait_for(|round| *round > born).await;
+            };
+            tokio::pin!(dying);
+            loop {
+                tokio::select! {
+                    request = peer.request() => match request {
+                        Some(_) => peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await,
+                        None => return,
+                    },
+                    () = &mut dying => return peer.reset(),
+                };
             }
         }
     })
     .await;
     let edge = Edge::to(&origin).start().await;
-    for round in 1..=3 {
+    for round in 1..=5 {
         edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+        let before = origin.connections();
+        kill.send_replace(round);
+        // A GET may be sent again when it meets the corpse; it opens a connection that a POST can use.
+        edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+        eventually("a new connection", async || origin.connections() > before).await;
         edge.post("/api/demo/x").bearer("k1").body("b").await.expect_granted(200);
-        kill.send_replace(round * 100);
-        // A dead connection is found out by reading it, which the kernel makes possible at once.
-        eventually("another request gets through", async || edge.get("/api/demo/x").bearer("k1").await.status == 200)
-            .await;
     }
 }
 
@@ -390,7 +406,7 @@ async fn private_targets_are_refused_unless_allowed() {
 
 #[tokio::test]
 async fn a_dead_target_does_not_slow_its_neighbours() {
-    let (dead, alive) = (Origin::scripted(|peer| peer.silence()).await, Origin::replying(200).await);
+    let (dead, alive) = (Origin::silent().await, Origin::replying(200).await);
     let edge = Edge::to(&alive)
         .fragment(&format!(
             "targets:\n  - {{ id: dead, base_url: 'http://{}' }}\nproxies:\n  - {{ id: dead, target: dead, \
@@ -407,4 +423,33 @@ async fn a_dead_target_does_not_slow_its_neighbours() {
     }
     within(ms(5000), "20 requests wait", dead.until("", |events| events.requests.len() == 20)).await;
     edge.get("/api/demo/x").bearer("k1").await.expect_granted(200).expect_within(ms(500));
+}
+
+#[tokio::test]
+async fn a_failure_of_the_target_leaves_the_clients_connection_usable() {
+    let scripts: [(&str, &str, u16); 4] = [
+        ("reset", "", 502),
+        ("cut chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", 502),
+        ("nonsense", "nonsense\r\n\r\n", 502),
+        ("silence", "", 504),
+    ];
+    for (name, bytes, status) in scripts {
+        let origin = Origin::scripted(move |mut peer| async move {
+            peer.request().await;
+            peer.send(bytes).await;
+            match name {
+                "silence" => peer.silence().await,
+                "reset" => peer.reset(),
+                _ => {}
+            }
+        })
+        .await;
+        let edge = Edge::to(&origin).proxy("timeout: 300ms").start().await;
+        let mut client = edge.connect().await;
+        for request in [edge.get("/api/demo/x").bearer("k1"), edge.post("/api/demo/x").bearer("k1").body("b")] {
+            let answer = client.exchange(&request).await;
+            assert_eq!(answer.status, status, "{name}: {answer:?}");
+            assert!(answer.reusable, "{name}: {answer:?}");
+        }
+    }
 }

@@ -253,7 +253,7 @@ impl EdgeBuilder {
                 tokio::time::sleep(ms(100)).await; // its last words are still in the pipe
                 panic!("the edge ended at once, {status}");
             }
-            TcpStream::connect(edge.address()).await.is_ok()
+            edge.stderr().contains("serving") && TcpStream::connect(edge.address()).await.is_ok()
         })
         .await;
         edge

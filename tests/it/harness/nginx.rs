@@ -32,6 +32,7 @@ http {
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     gzip on;
+    gzip_proxied any;
     gzip_min_length 1;
     gzip_types text/plain;
     client_max_body_size 20m;

@@ -117,6 +117,15 @@ impl Origin {
         Self::scripted(move |peer| peer.keep_saying(answer.clone())).await
     }
 
+    /// Reads each request and says nothing.
+    pub async fn silent() -> Self {
+        Self::scripted(|mut peer| async move {
+            peer.request().await;
+            peer.silence().await;
+        })
+        .await
+    }
+
     /// On an address of the test's choice; `scripted` for most.
     pub async fn start<F>(
         address: &str,
