@@ -2,7 +2,13 @@
 //!
 //! Each test is a sentence. What it does not mention is as in `harness::yaml`: one proxy, `demo`, whose client shows
 //! `Bearer k1` and whose target is shown `Bearer t1`.
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports by printing"
+)]
+#![allow(clippy::needless_pass_by_value, reason = "a sentence reads better without `&` before every literal")]
 
 mod harness;
 

@@ -30,7 +30,11 @@ async fn a_changed_file_is_noticed_without_a_signal() {
 async fn a_bad_file_keeps_what_is_running() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).unhurried().start().await;
-    edge.write("proxies.d/more.yaml", format!("{SECOND}  - {{ id: third, target: nowhere, timeout: 5x }}\n"));
+    let third =
+        SECOND.replace("proxies:\n", "").replace("second", "third").replace("target: origin,", "target: nowhere,");
+    let fourth =
+        SECOND.replace("proxies:\n", "").replace("second", "fourth").replace("[client]", "[client], timeout: 5x");
+    edge.write("proxies.d/more.yaml", format!("{SECOND}{third}{fourth}"));
     edge.signal("HUP");
     eventually("the problems are logged", async || {
         let log = edge.stderr();

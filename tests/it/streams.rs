@@ -253,14 +253,18 @@ async fn a_target_that_answers_early_releases_the_client() {
 }
 
 #[tokio::test]
-async fn an_upload_is_not_collected_before_it_is_passed_on() {
-    let origin = Origin::scripted(|mut peer| async move {
-        peer.head().await;
-        peer.exactly(1000).await;
-        peer.send("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n").await;
-        peer.exactly(1000).await;
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-        peer.silence().await;
+async fn an_upload_is_passed_on_as_it_comes() {
+    let (report, mut half) = tokio::sync::watch::channel(false);
+    let origin = Origin::scripted(move |mut peer| {
+        let report = report.clone();
+        async move {
+            peer.head().await;
+            peer.exactly(1000).await;
+            report.send_replace(true);
+            peer.exactly(1000).await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            peer.silence().await;
+        }
     })
     .await;
     let edge = Edge::to(&origin).start().await;
@@ -268,10 +272,29 @@ async fn an_upload_is_not_collected_before_it_is_passed_on() {
     client
         .send("POST /api/demo/x HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer k1\r\nContent-Length: 2000\r\n\r\n")
         .await;
-    origin.until("the head", |events| !events.requests.is_empty()).await;
     client.send(pattern(1000)).await;
+    let _ = within(ms(5000), "the first half at the target", half.wait_for(|half| *half)).await;
     client.send(pattern(1000)).await;
     client.answer().await.expect_granted(200);
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_does_not_look_whole_to_the_target() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).edge("limits: { body_timeout: 300ms }").start().await;
+    for framing in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
+        let mut client = edge.connect().await;
+        client.send(format!("POST /api/demo/x HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer k1\r\n{framing}")).await;
+        client.answer().await.expect_status(408).expect_within(ms(1300)).expect_proxy_error("http_request_error");
+        drop(client);
+        // And one whose sender goes away.
+        let mut client = edge.connect().await;
+        client.send(format!("POST /api/demo/x HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer k1\r\n{framing}")).await;
+        let so_far = origin.requests().len();
+        drop(client);
+        origin.until("the target is let go", |events| events.closed.len() >= so_far.min(events.connections)).await;
+    }
+    assert!(origin.requests().iter().all(|request| !request.complete), "{:?}", origin.requests());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request as HttpRequest, Response};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::edge::Target;
@@ -170,7 +170,7 @@ pub struct Stream {
     pub respond: SendResponse<Bytes>,
     events: watch::Sender<Events>,
     at: usize,
-    goaway: mpsc::UnboundedSender<()>,
+    goaway: Arc<Notify>,
 }
 
 impl H2Origin {
@@ -242,11 +242,11 @@ async fn serve<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let Ok(mut connection) = h2::server::handshake(wire).await else { return };
-    let (goaway, mut wanted) = mpsc::unbounded_channel();
+    let goaway = Arc::new(Notify::new());
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
-            Some(()) = wanted.recv() => {
+            () = goaway.notified() => {
                 connection.graceful_shutdown();
                 continue;
             }
@@ -314,7 +314,7 @@ impl Stream {
 
     /// Says GOAWAY(NO_ERROR) on the connection; open streams may finish.
     pub fn go_away(&self) {
-        let _ = self.goaway.send(());
+        self.goaway.notify_one();
     }
 
     /// Says nothing until the edge gives the stream up.
