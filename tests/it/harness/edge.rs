@@ -237,7 +237,7 @@ impl EdgeBuilder {
             .args(["serve", "-c"])
             .arg(folder.path().join("edge.yaml"))
             .env_remove("REQUESTROCKET_EDGE_CONFIG")
-            .env("RUST_LOG", "info")
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
             .env("NO_COLOR", "1")
             .envs(self.environment)
             .stdin(Stdio::null())
