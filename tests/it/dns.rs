@@ -102,6 +102,22 @@ async fn the_last_good_answer_outlives_the_name_server_for_a_while() {
 }
 
 #[tokio::test]
+async fn the_last_good_answer_does_not_live_for_ever() {
+    let names = NameServer::start().await;
+    names.addresses("origin.test", 1, &["127.0.0.1"]);
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(url(&origin)).edge(&names.yaml_with("max_stale: 1s")).proxy("timeout: 500ms").start().await;
+    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+    names.set("origin.test", Record::Silence);
+    eventually("the answer is too old", async || {
+        let answer = edge.get("/api/demo/x").bearer("k1").await;
+        tokio::time::sleep(ms(300)).await;
+        answer.status == 504 || answer.status == 502
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_name_that_turns_to_a_private_address_is_refused() {
     let names = NameServer::start().await;
     let origin = Origin::replying(200).await;

@@ -1,7 +1,7 @@
 //! The request as the target sees it, and the answer as the client sees it.
 
 use crate::harness::nginx::Nginx;
-use crate::harness::{Edge, Origin, ms};
+use crate::harness::{Edge, Origin, ms, within};
 
 #[tokio::test]
 async fn the_target_sees_its_own_host_and_credential() {
@@ -309,4 +309,90 @@ async fn ranges_and_validators_work_through_the_edge() {
     whole.expect_granted(200).expect_header("content-length", "6000");
     edge.request("PUT", "/api/demo/files/new.txt").bearer("k1").body("new").await.expect_granted(201);
     edge.get("/api/demo/files/new.txt").bearer("k1").await.expect_granted(200).expect_body("new");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_to_close_is_closed() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).start().await;
+    for credential in ["k1", "no"] {
+        let mut client = edge.connect().await;
+        let answer = client.exchange(&edge.get("/api/demo/x").bearer(credential).header("Connection", "close")).await;
+        assert!(!answer.reusable, "{answer:?}");
+        assert!(within(ms(2000), "the end of the connection", client.rest()).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_order_or_not_at_all() {
+    let origin = Origin::scripted(|mut peer| async move {
+        while let Some(request) = peer.request().await {
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", request.target)).await;
+        }
+    })
+    .await;
+    let edge = Edge::to(&origin).edge("limits: { keepalive_timeout: 1s }").start().await;
+    let mut client = edge.connect().await;
+    let ahead = [edge.get("/api/demo/1").bearer("k1").head(), edge.get("/api/demo/2").bearer("k1").head()].concat();
+    client.send(ahead).await;
+    let first = client.answer().await;
+    first.expect_granted(200).expect_body("/1");
+    if first.reusable {
+        client.answer().await.expect_granted(200).expect_body("/2");
+    } else {
+        assert!(client.rest().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_target_is_understood() {
+    let origin = Origin::scripted(|mut peer| async move {
+        peer.request().await;
+        peer.send("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end").await;
+    })
+    .await;
+    let edge = Edge::to(&origin).start().await;
+    let mut client = edge.connect().await;
+    for _ in 0..2 {
+        let answer = client.exchange(&edge.get("/api/demo/x").bearer("k1")).await;
+        answer.expect_granted(200).expect_header("content-length", "13").expect_body("until the end").expect_reusable();
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_closes_after_each_answer_is_no_trouble() {
+    let origin = Origin::scripted(|mut peer| async move {
+        peer.request().await;
+        peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
+    })
+    .await;
+    let edge = Edge::to(&origin).start().await;
+    let mut client = edge.connect().await;
+    for _ in 0..5 {
+        let answer = client.exchange(&edge.post("/api/demo/x").bearer("k1").body("b")).await;
+        answer.expect_granted(200).expect_body("ok").expect_reusable();
+    }
+    assert_eq!(origin.connections(), 5);
+}
+
+#[tokio::test]
+async fn interim_answers_do_not_stand_for_the_final_one() {
+    let origin = Origin::saying(
+        "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let edge = Edge::to(&origin).http2().start().await;
+    for http2 in [false, true] {
+        let answer = edge.get("/api/demo/x").bearer("k1").http2(http2).await;
+        answer.expect_granted(200).expect_body("ok");
+        assert!(answer.interim.iter().all(|status| [102, 103].contains(status)), "{:?}", answer.interim);
+    }
+}
+
+#[tokio::test]
+async fn idle_target_connections_are_closed() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).edge("pool: { idle_timeout: 300ms }").start().await;
+    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+    within(ms(3000), "the target is let go", origin.until("", |events| events.closed.contains(&0))).await;
 }

@@ -313,6 +313,15 @@ async fn an_http_2_client_that_stops_sending_is_a_408() {
 }
 
 #[tokio::test]
+async fn an_http_2_client_is_told_how_many_streams_it_may_open() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).http2().edge("limits: { http2_max_streams: 3 }").start().await;
+    let client = edge.connect_http2().await;
+    client.exchange(&edge.get("/api/demo/x").bearer("k1")).await.expect_granted(200);
+    assert_eq!(client.max_streams(), 3);
+}
+
+#[tokio::test]
 async fn http_2_is_not_taken_where_it_is_not_enabled() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).start().await;

@@ -102,10 +102,14 @@ async fn an_ambiguous_path_is_a_400() {
 async fn bytes_that_no_path_may_hold_are_a_400() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).start().await;
+    let mut taken = Vec::new();
     for path in ["/api/demo/a\0b", "/api/demo/a#b", "/api/demo/a b", "/api/demo/a\tb", "/api/demo/a\x7fb"] {
         let answer = edge.get(path).bearer("k1").await;
-        assert_eq!(answer.status, 400, "{path:?}: {answer:?} {:?}", origin.requests());
+        if answer.status != 400 {
+            taken.push((path, answer.status, origin.requests().pop().map(|request| request.target)));
+        }
     }
+    assert!(taken.is_empty(), "{taken:?}");
     assert!(origin.requests().is_empty());
 }
 

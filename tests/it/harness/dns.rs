@@ -60,7 +60,12 @@ impl NameServer {
 
     /// The line of `edge.yaml` that points the edge here.
     pub fn yaml(&self) -> String {
-        format!("dns: {{ servers: [\"{}\"], max_stale: 5s }}", self.address)
+        self.yaml_with("max_stale: 5s")
+    }
+
+    /// The same, with fields of the test's own.
+    pub fn yaml_with(&self, fields: &str) -> String {
+        format!("dns: {{ servers: [\"{}\"], {fields} }}", self.address)
     }
 }
 

@@ -62,6 +62,11 @@ impl H2Connection {
         sender.send_request(head, ends).expect("a usable connection")
     }
 
+    /// How many streams the edge allows at once.
+    pub fn max_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     /// Sends a request and reads its answer, both at once.
     pub async fn exchange(&self, request: &Request) -> Answer {
         let started = Instant::now();
