@@ -13,6 +13,7 @@
 mod harness;
 
 mod accounts;
+mod certificates;
 mod cli;
 mod contract;
 mod credentials;
@@ -24,6 +25,7 @@ mod limits;
 mod paths;
 mod rate_limit;
 mod reload;
+mod retries;
 mod rules;
 mod secrecy;
 mod smuggling;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::port::Port;
-use crate::harness::tls::{Authority, Identity};
-use crate::harness::{Answer, Edge, Origin, eventually, ms, within};
+use crate::harness::{Answer, Edge, Origin, ms, within};
 
 const TIMEOUT: Duration = ms(500);
 
@@ -93,17 +92,6 @@ async fn a_timeout_counts_from_the_whole_request() {
         client.send(byte).await;
     }
     client.answer().await.expect_granted(200);
-}
-
-#[tokio::test]
-async fn a_tls_handshake_that_never_ends_is_a_504() {
-    let origin = Origin::silent().await;
-    let url = format!("https://{}", origin.address());
-    for limit in ["timeout: 500ms", "timeout: 5s, connect_timeout: 500ms"] {
-        let edge = Edge::to(url.as_str()).proxy(limit).start().await;
-        let answer = edge.get("/api/demo/x").bearer("k1").await;
-        answer.expect_status(504).expect_within(ms(1000)).expect_proxy_error("connection_timeout");
-    }
 }
 
 #[tokio::test]
@@ -242,157 +230,6 @@ async fn a_header_of_a_target_without_end_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_verified_target_is_reached_by_tls() {
-    let authority = Authority::new();
-    let tls = authority.certify("127.0.0.1").acceptor(&[]);
-    let origin =
-        Origin::secure(tls, |peer| peer.keep_saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec().into()))
-            .await;
-    let edge = Edge::to(&origin).target("tls: { ca: ca.pem }").file("proxies.d/ca.pem", authority.pem()).start().await;
-    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200).expect_body("ok");
-    assert_eq!(origin.request().header("authorization"), Some("Bearer t1"));
-}
-
-#[tokio::test]
-async fn a_target_that_cannot_prove_its_name_is_a_502() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    for (name, identity) in [
-        ("wrong name", authority.certify("127.0.0.2")),
-        ("expired", authority.certify_expired("127.0.0.1")),
-        ("self-signed", Identity::self_signed("127.0.0.1")),
-        ("another authority's", stranger.certify("127.0.0.1")),
-    ] {
-        let origin = Origin::secure(identity.acceptor(&[]), |peer| peer.silence()).await;
-        let edge =
-            Edge::to(&origin).target("tls: { ca: ca.pem }").file("proxies.d/ca.pem", authority.pem()).start().await;
-        let answer = edge.get("/api/demo/x").bearer("k1").await;
-        assert_eq!(answer.status, 502, "{name}: {answer:?}");
-        answer.expect_unreachable("tls", "tls_certificate_error");
-        assert!(origin.requests().is_empty(), "{name}");
-    }
-}
-
-#[tokio::test]
-async fn the_systems_roots_do_not_vouch_for_a_private_authority() {
-    let authority = Authority::new();
-    let origin = Origin::secure(authority.certify("127.0.0.1").acceptor(&[]), |peer| peer.silence()).await;
-    let edge = Edge::to(&origin).start().await;
-    edge.get("/api/demo/x").bearer("k1").await.expect_unreachable("tls", "tls_certificate_error");
-}
-
-#[tokio::test]
-async fn a_client_certificate_is_shown_where_one_is_configured() {
-    let authority = Authority::new();
-    let tls = authority.demand_certificate(&authority.certify("127.0.0.1"));
-    let origin =
-        Origin::secure(tls, |peer| peer.keep_saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec().into()))
-            .await;
-    let ours = authority.certify("edge.test");
-    let edge = Edge::to(&origin)
-        .target("tls: { ca: ca.pem, client_certificate: { chain: edge.pem, key: edge.key } }")
-        .file("proxies.d/ca.pem", authority.pem())
-        .file("proxies.d/edge.pem", ours.pem.clone())
-        .file("proxies.d/edge.key", ours.key_pem())
-        .start()
-        .await;
-    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
-
-    let edge = Edge::to(&origin).target("tls: { ca: ca.pem }").file("proxies.d/ca.pem", authority.pem()).start().await;
-    edge.get("/api/demo/x").bearer("k1").await.expect_status(502).expect_whole();
-    assert_eq!(origin.requests().len(), 1);
-}
-
-#[tokio::test]
-async fn tls_spoken_to_a_plain_target_is_a_502() {
-    let origin = Origin::scripted(|mut peer| async move {
-        peer.read().await;
-        peer.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
-    })
-    .await;
-    let edge = Edge::to(format!("https://{}", origin.address())).start().await;
-    let answer = edge.get("/api/demo/x").bearer("k1").await;
-    answer.expect_status(502).expect_header("requestrocket-proxy-message", "Target could not be reached: tls");
-}
-
-#[tokio::test]
-async fn a_post_reaches_the_target_at_most_once() {
-    for reset in [false, true] {
-        // The first request on a connection is answered; the second one is read and then dropped.
-        let origin = Origin::scripted(move |mut peer| async move {
-            peer.request().await;
-            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-            if peer.request().await.is_some() && reset {
-                peer.reset();
-            }
-        })
-        .await;
-        let edge = Edge::to(&origin).start().await;
-        let mut dropped = 0;
-        for number in 0..20 {
-            let body = format!("number {number}");
-            let answer = edge.post("/api/demo/x").bearer("k1").body(body.as_str()).await;
-            let arrived = origin.requests().iter().filter(|request| request.body == body.as_bytes()).count();
-            assert_eq!(arrived, 1, "{answer:?} {:?}", origin.requests());
-            if answer.status != 200 {
-                answer.expect_unreachable("protocol", "connection_terminated");
-                dropped += 1;
-            }
-        }
-        assert!(dropped > 0, "no connection was used twice");
-    }
-}
-
-#[tokio::test]
-async fn a_connection_that_died_while_idle_is_noticed() {
-    let (kill, killed) = tokio::sync::watch::channel(0);
-    let origin = Origin::scripted(move |mut peer| {
-        let mut killed = killed.clone();
-        async move {
-            let born = *killed.borrow();
-            let dying = async {
-                let _ = killed.wait_for(|round| *round > born).await;
-            };
-            tokio::pin!(dying);
-            loop {
-                tokio::select! {
-                    request = peer.request() => match request {
-                        Some(_) => peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await,
-                        None => return,
-                    },
-                    () = &mut dying => return peer.reset(),
-                };
-            }
-        }
-    })
-    .await;
-    let edge = Edge::to(&origin).start().await;
-    for round in 1..=5 {
-        edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
-        let before = origin.connections();
-        kill.send_replace(round);
-        // A GET may be sent again when it meets the corpse; it opens a connection that a POST can use.
-        edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
-        eventually("a new connection", async || origin.connections() > before).await;
-        edge.post("/api/demo/x").bearer("k1").body("b").await.expect_granted(200);
-    }
-}
-
-#[tokio::test]
-async fn a_get_survives_a_stale_connection() {
-    // Closes, without a word, when the second request comes: what a target does whose idle time is over.
-    let origin = Origin::scripted(|mut peer| async move {
-        peer.request().await;
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-        peer.head().await;
-    })
-    .await;
-    let edge = Edge::to(&origin).start().await;
-    for _ in 0..4 {
-        edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
-    }
-}
-
-#[tokio::test]
 async fn private_targets_are_refused_unless_allowed() {
     let origin = Origin::replying(200).await;
     for url in [
@@ -447,38 +284,4 @@ async fn a_dead_target_does_not_slow_its_neighbours() {
     }
     within(ms(5000), "20 requests wait", dead.until("", |events| events.requests.len() == 20)).await;
     edge.get("/api/demo/x").bearer("k1").await.expect_granted(200).expect_within(ms(500));
-}
-
-#[tokio::test]
-async fn a_failure_of_the_target_leaves_the_clients_connection_usable() {
-    let mut closed = Vec::new();
-    let scripts: [(&str, &str, u16); 4] = [
-        ("reset", "", 502),
-        ("cut chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", 502),
-        ("nonsense", "nonsense\r\n\r\n", 502),
-        ("silence", "", 504),
-    ];
-    for (name, bytes, status) in scripts {
-        let origin = Origin::scripted(move |mut peer| async move {
-            peer.request().await;
-            peer.send(bytes).await;
-            match name {
-                "silence" => peer.silence().await,
-                "reset" => peer.reset(),
-                _ => {}
-            }
-        })
-        .await;
-        let edge = Edge::to(&origin).proxy("timeout: 300ms").start().await;
-        let mut client = edge.connect().await;
-        let answer = client.exchange(&edge.get("/api/demo/x").bearer("k1")).await;
-        assert_eq!(answer.status, status, "{name}: {answer:?}");
-        if answer.reusable {
-            let post = edge.post("/api/demo/x").bearer("k1").body("b");
-            client.exchange(&post).await.expect_status(status).expect_reusable();
-        } else {
-            closed.push(name);
-        }
-    }
-    assert!(closed.is_empty(), "closed after {closed:?}");
 }
