@@ -11,9 +11,12 @@
 //! place, `response` holds and labels the answer. Every answer that is not the target's stands in `refusal`. Stages know
 //! neither a session nor a status; only `proxy` and `response::hold` know Pingora's phases.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod handover;
+pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod observe;
@@ -25,5 +28,6 @@ pub mod response;
 pub mod secret;
 pub mod server;
 pub mod snapshot;
+pub mod systemd;
 pub mod tls;
 pub mod upstream;

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -38,6 +40,7 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
 pub struct Bound<A> {
     service: listening::Service<A>,
     sockets: ListenFds,
+    pulse: Option<Arc<AtomicU64>>,
 }
 
 impl<A> Bound<A> {
@@ -51,7 +54,14 @@ impl<A> Bound<A> {
             // Pingora takes it over by this key, and closes it.
             fds.add(key, socket.into_raw_fd());
         }
-        Self { service, sockets: Arc::new(Mutex::new(fds)) }
+        Self { service, sockets: Arc::new(Mutex::new(fds)), pulse: None }
+    }
+
+    /// Counts `pulse` up once a second, on the service's own threads: as long as they are not stuck.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Arc<AtomicU64>) -> Self {
+        self.pulse = Some(pulse);
+        self
     }
 
     /// Runs the service on `threads` threads of its own.
@@ -65,6 +75,15 @@ impl<A> Bound<A> {
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Bound<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        if let Some(pulse) = self.pulse.take() {
+            tokio::spawn(async move {
+                let mut second = tokio::time::interval(Duration::from_secs(1));
+                loop {
+                    second.tick().await;
+                    pulse.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
         let sockets = Arc::clone(&self.sockets);
         self.service.start_service(Some(sockets), shutdown, listeners_per_fd).await;
     }

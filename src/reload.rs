@@ -1,16 +1,51 @@
 //! Configuration while serving: taken whole or not at all.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::config::model::Edge;
-use crate::config::{Loaded, Loader, Problems};
+use crate::config::{Loaded, Loader, Problem, Problems};
 use crate::observe::metrics::Metrics;
 use crate::request::rate_limit::Clock;
 use crate::snapshot::{Lasting, Snapshot};
+
+/// How the last loads went, the newest first: for who looks after the log has scrolled by.
+#[derive(Default)]
+pub struct Outcomes(Mutex<VecDeque<OutcomeStatus>>);
+
+/// Outcomes that are remembered.
+const MOST_OUTCOMES: usize = 10;
+/// Lines of one that are.
+const MOST_NOTES: usize = 50;
+
+impl Outcomes {
+    fn add(&self, taken: bool, notes: impl Iterator<Item = String>) {
+        let mut outcomes = self.0.lock();
+        outcomes.push_front(OutcomeStatus { time: Timestamp::now(), taken, notes: notes.take(MOST_NOTES).collect() });
+        outcomes.truncate(MOST_OUTCOMES);
+    }
+
+    /// All that are remembered.
+    pub fn recent(&self) -> Vec<OutcomeStatus> {
+        self.0.lock().iter().cloned().collect()
+    }
+}
+
+/// How one load of the configuration went.
+#[derive(Serialize, Clone)]
+pub struct OutcomeStatus {
+    pub time: Timestamp,
+    pub taken: bool,
+    /// Every problem where it was not taken; every warning where it was.
+    pub notes: Vec<String>,
+}
 
 /// Loads the configuration again when asked to, and swaps the generation that requests see.
 pub struct Reloader {
@@ -18,6 +53,7 @@ pub struct Reloader {
     snapshots: Arc<ArcSwap<Snapshot>>,
     lasting: Arc<Lasting>,
     metrics: Arc<Metrics>,
+    outcomes: Arc<Outcomes>,
 }
 
 impl Reloader {
@@ -36,10 +72,23 @@ impl Reloader {
         snapshots: Arc<ArcSwap<Snapshot>>,
         lasting: Arc<Lasting>,
         metrics: Arc<Metrics>,
+        warnings: &[Problem],
     ) -> Self {
-        let this = Self { loader, snapshots, lasting, metrics };
+        let outcomes = Arc::new(Outcomes::default());
+        outcomes.add(true, warnings.iter().map(ToString::to_string));
+        let this = Self { loader, snapshots, lasting, metrics, outcomes };
         this.tell(&this.snapshots.load());
         this
+    }
+
+    /// What lives across generations.
+    pub fn lasting(&self) -> &Lasting {
+        &self.lasting
+    }
+
+    /// How the last loads went.
+    pub fn outcomes(&self) -> &Arc<Outcomes> {
+        &self.outcomes
     }
 
     /// Tells the metrics which generation serves.
@@ -62,6 +111,7 @@ impl Reloader {
                     log::error!("{line}");
                 }
                 self.metrics.reload_failed();
+                self.outcomes.add(false, problems.iter().map(ToString::to_string));
                 log::error!("configuration not taken: generation {} serves on", self.snapshots.load().generation);
                 return false;
             }
@@ -83,6 +133,7 @@ impl Reloader {
             started.elapsed().as_millis()
         );
         self.tell(&next);
+        self.outcomes.add(true, loaded.warnings.iter().map(ToString::to_string));
         self.snapshots.store(Arc::new(next));
         self.lasting.resolver.forget_unused();
         self.lasting.limiters.retain_used(Clock::now());

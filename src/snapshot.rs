@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::model::{Config, Edge, Listener, Proxy, ProxyCredential, TargetHost};
+use crate::observe::traffic::Traffic;
 use crate::request::credential::Keyring;
 use crate::request::rate_limit::{Limiter, Limiters};
 use crate::response::hold::Budget;
@@ -36,6 +37,8 @@ pub struct Entry {
     pub peers: Peers,
     /// The target's name to resolve; `None` where the target is an address.
     pub name: Option<Arc<Name>>,
+    /// What has gone through since the start.
+    pub traffic: Arc<Traffic>,
     /// One per proxy credential, ordered by the credential's place in memory, which is the same for all of its proxies.
     limiters: Box<[(usize, Arc<Limiter>)]>,
 }
@@ -52,7 +55,10 @@ impl Snapshot {
         let proxies = config
             .proxies
             .into_iter()
-            .map(|proxy| (proxy.id.as_bytes().into(), Arc::new(Entry::new(proxy, &config.edge, lasting))))
+            .map(|proxy| {
+                let entry = Entry::new(proxy, before, &config.edge, lasting);
+                (entry.proxy.id.as_bytes().into(), Arc::new(entry))
+            })
             .collect();
         let generation = before.map_or(1, |before| before.generation + 1);
         Self { generation, edge: config.edge, tls, proxies }
@@ -96,7 +102,8 @@ impl Snapshot {
 }
 
 impl Entry {
-    fn new(proxy: Arc<Proxy>, edge: &Edge, lasting: &Lasting) -> Self {
+    fn new(proxy: Arc<Proxy>, before: Option<&Snapshot>, edge: &Edge, lasting: &Lasting) -> Self {
+        let before = before.and_then(|before| before.proxy(proxy.id.as_bytes()));
         let name = match &proxy.target.host {
             TargetHost::Address(_) => None,
             TargetHost::Name(name) => Some(lasting.resolver.name(name, edge.dns.max_stale)),
@@ -108,6 +115,7 @@ impl Entry {
             keyring: Keyring::new(&proxy.proxy_credentials),
             peers: Peers::new(&proxy.target, &proxy.target_credential, edge.pool.idle_timeout),
             name,
+            traffic: before.map(|before| Arc::clone(&before.traffic)).unwrap_or_default(),
             limiters,
             proxy,
         }

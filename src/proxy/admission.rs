@@ -42,12 +42,14 @@ pub struct Refused {
     pub refusal: Refusal,
     /// The credential, where it was verified.
     pub credential: Option<Arc<ProxyCredential>>,
+    /// The proxy, likewise.
+    pub entry: Option<Arc<Entry>>,
     pub warning: Option<HeaderValue>,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, credential: None, warning: None }
+        Self { refusal, credential: None, entry: None, warning: None }
     }
 }
 
@@ -71,8 +73,12 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
 
     let credential = verified.credential;
     let low_budget = credential.billing == Billing::LowBudget;
-    let refused =
-        |refusal| Refused { refusal, credential: Some(Arc::clone(credential)), warning: warning(low_budget, false) };
+    let refused = |refusal| Refused {
+        refusal,
+        credential: Some(Arc::clone(credential)),
+        entry: Some(Arc::clone(entry)),
+        warning: warning(low_budget, false),
+    };
     if credential.billing == Billing::Suspended {
         return Err(refused(Refusal::BillingSuspended));
     }

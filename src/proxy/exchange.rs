@@ -12,7 +12,7 @@ use super::connection::Connection;
 use crate::config::model::ProxyCredential;
 use crate::refusal::Refusal;
 use crate::response::hold::Slot;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Entry, Snapshot};
 
 /// What has been decided over a request.
 pub enum Verdict {
@@ -32,6 +32,8 @@ pub struct Exchange {
     pub verdict: Verdict,
     /// The credential of a request that was refused after it was verified.
     pub refused_credential: Option<Arc<ProxyCredential>>,
+    /// The proxy of such a request.
+    pub refused_entry: Option<Arc<Entry>>,
     /// Why the edge answers, or had to cut the answer.
     pub refusal: Option<Refusal>,
     /// Set while a held session stands in for the client's.
@@ -69,6 +71,7 @@ impl Exchange {
             request_id: HeaderValue::from_static("-"),
             verdict: Verdict::Pending,
             refused_credential: None,
+            refused_entry: None,
             refusal: None,
             slot: None,
             connection: Connection::with_new_header(),
@@ -90,6 +93,11 @@ impl Exchange {
     pub fn credential(&self) -> Option<&str> {
         let credential = self.admitted().map(|admitted| &admitted.credential).or(self.refused_credential.as_ref())?;
         Some(&credential.id)
+    }
+
+    /// The proxy, where it is known and the credential was verified.
+    pub fn entry(&self) -> Option<&Arc<Entry>> {
+        self.admitted().map(|admitted| &admitted.entry).or(self.refused_entry.as_ref())
     }
 
     /// How many requests are under way, this one included.

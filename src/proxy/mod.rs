@@ -105,8 +105,9 @@ impl ProxyHttp for EdgeProxy {
                 exchange.verdict = Verdict::Admitted(Box::new(admitted));
                 Ok(false)
             }
-            Err(Refused { refusal, credential, warning }) => {
+            Err(Refused { refusal, credential, entry, warning }) => {
                 exchange.refused_credential = credential;
+                exchange.refused_entry = entry;
                 keep_usable(session);
                 answer(session, exchange, refusal, warning).await?;
                 Ok(true) // answered here: Pingora must not go on to a target

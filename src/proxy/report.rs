@@ -54,6 +54,9 @@ pub(super) fn finished(proxy: &EdgeProxy, session: &Session, exchange: &Exchange
         user_agent: if logged { text(&request.headers, header::USER_AGENT) } else { None },
     };
     proxy.metrics.observe(&record);
+    if let Some(entry) = exchange.entry() {
+        entry.traffic.count(&record);
+    }
     proxy.access_log.write(&record);
     if status == Some(StatusCode::INTERNAL_SERVER_ERROR.as_u16()) && refusal.is_some() {
         log::error!("request {}: a fault of the edge itself, answered with 500", record.request_id);

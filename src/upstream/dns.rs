@@ -189,6 +189,17 @@ impl Resolver {
 }
 
 impl Name {
+    /// The addresses that are used now, and in which state they are: `ok`, `stale`, `unresolved` or `unused`.
+    pub fn seen(&self) -> (Vec<IpAddr>, &'static str) {
+        let addresses = |answer: &Answer| answer.addresses.to_vec();
+        match (self.fresh(), self.stale(), self.failed_at.lock().is_some()) {
+            (Some(fresh), ..) => (addresses(&fresh), "ok"),
+            (None, Some(stale), true) => (addresses(&stale), "stale"),
+            (None, Some(_), false) | (None, None, false) => (Vec::new(), "unused"),
+            (None, None, true) => (Vec::new(), "unresolved"),
+        }
+    }
+
     fn fresh(&self) -> Option<Arc<Answer>> {
         self.answer.load_full().filter(|answer| answer.is_fresh(Instant::now()))
     }

@@ -1,0 +1,34 @@
+//! The contract, over sockets: the real binary between strict clients and scripted targets.
+//!
+//! Each test is a sentence. What it does not mention is as in `harness::yaml`: one proxy, `demo`, whose client shows
+//! `Bearer k1` and whose target is shown `Bearer t1`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports by printing"
+)]
+#![allow(clippy::needless_pass_by_value, reason = "a sentence reads better without `&` before every literal")]
+
+mod harness;
+
+mod accounts;
+mod certificates;
+mod cli;
+mod contract;
+mod credentials;
+mod dns;
+mod forwarding;
+mod http2;
+mod jwt;
+mod limits;
+mod paths;
+mod rate_limit;
+mod reload;
+mod retries;
+mod rules;
+mod secrecy;
+mod smuggling;
+mod streams;
+mod targets;
+mod timing;
