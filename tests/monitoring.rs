@@ -92,6 +92,7 @@ fn the_alerts_ask_for_what_is_exported() {
 fn each_alert_says_what_to_do_and_has_its_cases() {
     let cases: Value = serde_yaml::from_str(CASES).expect("YAML");
     let cases = cases["tests"].as_array().expect("a list");
+    let comment = Regex::new(r"(?m)^ +# .+\n +for: ").expect("a regular expression");
     for alert in alerts() {
         let name = text(&alert["alert"]);
         assert!(["warning", "critical"].contains(&text(&alert["labels"]["severity"])), "{name}: severity");
@@ -116,7 +117,6 @@ fn each_alert_says_what_to_do_and_has_its_cases() {
             };
             assert!(found.any(shows), "alerts.test.yaml: no case in which {name} {verb}");
         }
-        let comment = Regex::new(r"(?m)^ +# .+\n +for: ").expect("a regular expression");
         let rule = ALERTS.split("- alert: ").filter(|rule| rule.starts_with(&format!("{name}\n")));
         assert!(rule.into_iter().all(|rule| comment.is_match(rule)), "{name}: no reason for its `for`");
     }
