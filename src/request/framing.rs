@@ -1,0 +1,143 @@
+//! In: an HTTP/1 request header as it came over the wire. Out: nothing, or that two readers could understand it differently.
+//!
+//! Pingora repairs what RFC 9112 lets it repair. A proxy that holds other people's keys had better not: where a header can
+//! be read in two ways, the reader behind us may take the other one (request smuggling).
+
+use memchr::memchr;
+
+/// The header says something about itself that cannot be, or that a second reader could read otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ambiguous;
+
+/// Checks a whole header, from the request line to the empty line.
+///
+/// # Errors
+/// [`Ambiguous`]: a fragment in the target; a line that is folded or ends in a bare line feed; white space before a colon;
+/// both `Content-Length` and `Transfer-Encoding`, or one of them twice; a `Transfer-Encoding` other than `chunked`; no
+/// `Host`, two of them, or one that is no host (RFC 9112 sections 2.2, 3.2, 5 and 6).
+pub fn check(header: &[u8]) -> Result<(), Ambiguous> {
+    let mut lines = Lines(header);
+    let (target, is_http_1_0) = request_line(lines.next().ok_or(Ambiguous)??)?;
+    if memchr(b'#', target).is_some() {
+        return Err(Ambiguous);
+    }
+    let (mut hosts, mut lengths, mut codings) = (0, 0, 0);
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        // A line that begins with white space continues the one before to some, and is a field of its own to others.
+        let (name, value) = split(line).filter(|(name, _)| is_token(name)).ok_or(Ambiguous)?;
+        if name.eq_ignore_ascii_case(b"host") {
+            hosts += 1;
+            if !is_host(value) {
+                return Err(Ambiguous);
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            lengths += 1;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            codings += 1;
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Ambiguous);
+            }
+        }
+    }
+    let host_is_there = hosts == 1 || (hosts == 0 && is_http_1_0);
+    if host_is_there && lengths + codings <= 1 { Ok(()) } else { Err(Ambiguous) }
+}
+
+/// Lines without their ends.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a [u8], Ambiguous>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr(b'\n', self.0)?;
+        let (line, rest) = (&self.0[..end], &self.0[end + 1..]);
+        self.0 = rest;
+        // A bare LF ends a line to some, and is a part of it to others.
+        Some(line.strip_suffix(b"\r").filter(|line| memchr(b'\r', line).is_none()).ok_or(Ambiguous))
+    }
+}
+
+/// The target of a request line, and whether the line is one of HTTP/1.0.
+fn request_line(line: &[u8]) -> Result<(&[u8], bool), Ambiguous> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(_method), Some(target), Some(version), None) => Ok((target, version == b"HTTP/1.0")),
+        _ => Err(Ambiguous),
+    }
+}
+
+fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr(b':', line)?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+}
+
+fn is_token(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// `uri-host [ ":" port ]`, and nothing that could be a path, a user or a second host. Empty where there is none to name.
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(rest: &str) -> Result<(), Ambiguous> {
+        check(format!("GET /api/a HTTP/1.1\r\n{rest}\r\n").as_bytes())
+    }
+
+    #[test]
+    fn ordinary_headers_pass() {
+        for rest in [
+            "Host: a\r\n",
+            "host: a:80\r\nContent-Length: 3\r\n",
+            "Host: [::1]:80\r\ntransfer-encoding:  Chunked \r\n",
+            "Host:\r\n",
+            "Host: a\r\nX-Empty:\r\nX-Utf8: \u{e4}\r\n",
+        ] {
+            assert_eq!(with(rest), Ok(()), "{rest}");
+        }
+        assert_eq!(check(b"GET / HTTP/1.0\r\n\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_does_not() {
+        for rest in [
+            "",
+            "Host: a\r\nHost: a\r\n",
+            "Host: a, b\r\n",
+            "Host: a/b\r\n",
+            "Host: u@a\r\n",
+            "Host: a b\r\n",
+            "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
+            "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n",
+            "Host: a\r\nTransfer-Encoding: xchunked\r\n",
+            "Host: a\r\nTransfer-Encoding : chunked\r\n",
+            "Host: a\r\n folded\r\n",
+            "Host: a\nX: b\r\n",
+            "Host: a\r\nX: b\rc\r\n",
+            "Host: a\r\nno colon\r\n",
+        ] {
+            assert_eq!(with(rest), Err(Ambiguous), "{rest:?}");
+        }
+        for line in ["GET /a#b HTTP/1.1", "GET /a  HTTP/1.1", "GET /a b HTTP/1.1", "GET /a"] {
+            assert_eq!(check(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), Err(Ambiguous), "{line}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>) {
+            let _ = check(&bytes);
+        }
+    }
+}
