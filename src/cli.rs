@@ -90,7 +90,7 @@ fn started(outcome: Result<(), Unserved>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Unserved::Config(problems)) => {
-            complain(&problems);
+            complain(&format_args!("{problems}\n"));
             ExitCode::from(CONFIG)
         }
         Err(Unserved::Other(text)) => {
@@ -104,7 +104,7 @@ fn check(config: &Path) -> ExitCode {
     match server::check(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problems) => {
-            complain(&problems);
+            complain(&format_args!("{problems}\n"));
             ExitCode::from(CONFIG)
         }
     }

@@ -43,7 +43,7 @@ const OURS: [&str; 16] = [
 ];
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Bearer,
     ApiKey,
     Basic,
@@ -53,7 +53,7 @@ enum Kind {
     None,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+pub(super) const KINDS: [(&str, Kind); 7] = [
     ("bearer", Kind::Bearer),
     ("api_key", Kind::ApiKey),
     ("basic", Kind::Basic),
