@@ -23,7 +23,7 @@ const TYPED_KEYS: [&str; 6] = ["secret", "prefix", "header", "query", "username"
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Headers that the edge itself sets or that belong to one connection: a credential there would break requests.
-const OURS: [&str; 16] = [
+pub(super) const OURS: [&str; 16] = [
     "connection",
     "content-length",
     "expect",

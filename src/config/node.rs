@@ -20,6 +20,9 @@ use super::units;
 /// Compiled size of one pattern, and of its cache in each thread: thousands of ordinary patterns fit, an exploding one does not.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// Nothing here waits longer: what does is a slip of the hand.
+pub(super) const LONGEST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What the files of one load have in common.
 pub(super) struct Shared<'a> {
     /// Where secret files are looked up first.
@@ -155,7 +158,7 @@ impl<'a> Node<'a> {
 
     /// A duration, but not an endless or an absent one.
     pub fn duration(self) -> Option<Duration> {
-        self.duration_up_to(Duration::from_secs(24 * 60 * 60))
+        self.duration_up_to(LONGEST_DURATION)
     }
 
     /// A duration of at least a millisecond and at most `most`.

@@ -1,6 +1,8 @@
 //! Whole configurations, loaded from files.
 
 mod samples;
+mod schema;
+mod show;
 
 use std::fs;
 use std::path::Path;
