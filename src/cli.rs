@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::config::Loader;
+use crate::config::{Document, Loader, schema};
 use crate::secret::Digest;
 use crate::server::{Daemon, Unserved};
 use crate::{demo, logging, server};
@@ -48,7 +48,17 @@ enum Verb {
     /// Serve until TERM (drains) or INT (at once); HUP reloads. The default
     Serve,
     /// Check the configuration: silent and 0 when valid, every problem on stderr and 78 when not
-    Check,
+    Check {
+        /// Print what takes effect: fragments merged, defaults filled in, secrets masked
+        #[arg(long)]
+        show: bool,
+    },
+    /// Print a JSON Schema of the configuration, for editors
+    Schema {
+        /// Of a fragment, instead of the main file
+        #[arg(long)]
+        fragment: bool,
+    },
     /// Read a secret from stdin and print the sha256 to configure
     Digest,
     /// Try it: a small target, sample proxies, and the commands to call them
@@ -72,7 +82,10 @@ pub fn run() -> ExitCode {
     let config = &arguments.config.config;
     match arguments.verb.unwrap_or(Verb::Serve) {
         Verb::Serve => serve(config),
-        Verb::Check => check(config),
+        Verb::Check { show: false } => check(config),
+        Verb::Check { show: true } => show(config),
+        Verb::Schema { fragment: false } => print(&schema(Document::Main)),
+        Verb::Schema { fragment: true } => print(&schema(Document::Fragment)),
         Verb::Digest => digest(),
         Verb::Demo { listen } => started(demo::run(listen)),
     }
@@ -106,6 +119,28 @@ fn check(config: &Path) -> ExitCode {
         Err(problems) => {
             complain(&format_args!("{problems}\n"));
             ExitCode::from(CONFIG)
+        }
+    }
+}
+
+fn show(config: &Path) -> ExitCode {
+    match Loader::new(config).show() {
+        Ok(text) => print(&text),
+        Err(problems) => {
+            complain(&format_args!("{problems}\n"));
+            ExitCode::from(CONFIG)
+        }
+    }
+}
+
+/// Prints what was asked for. A reader that has gone (`| head`) has seen enough.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format_args!("requestrocket-edge: cannot write to standard output: {error}\n"));
+            ExitCode::FAILURE
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use requestrocket_edge::config;
 
@@ -51,6 +52,25 @@ fn every_mistake_is_explained() {
         }
     }
     assert!(differences.is_empty(), "expected -, said +; UPDATE_EXPECTED=1 accepts what is said\n{differences}");
+}
+
+/// Mistakes end the binary with `EX_CONFIG` and the expected lines; what is merely warned about leaves `check` silent.
+#[test]
+fn the_binary_says_it_too() {
+    for (config, expected) in cases() {
+        let expected_text = std::fs::read_to_string(&expected).expect("readable");
+        let warned = expected_text.starts_with("warning: ");
+        let output = Command::new(env!("CARGO_BIN_EXE_requestrocket-edge"))
+            .args(["check", "--config"])
+            .arg(&config)
+            .env_remove("CREDENTIALS_DIRECTORY")
+            .output()
+            .expect("cargo built the binary");
+        let (code, stderr) = if warned { (0, "") } else { (78, expected_text.as_str()) };
+        assert_eq!(String::from_utf8_lossy(&output.stderr), stderr, "{}", config.display());
+        assert_eq!(output.status.code(), Some(code), "{}", config.display());
+        assert!(output.stdout.is_empty(), "{}", config.display());
+    }
 }
 
 #[test]

@@ -25,8 +25,16 @@ pub(super) const KEYS: [&str; 11] = [
     "rules",
 ];
 
+pub(super) const RATE_LIMIT_KEYS: [&str; 2] = ["requests_per_minute", "requests_per_day"];
+
+/// The limiter remembers when each request of the last minute was admitted: 8 bytes each, so 8 MB for one credential.
+pub(super) const MOST_PER_MINUTE: u64 = 1_000_000;
+
+/// More than `MOST_PER_MINUTE` can use up; what is above is a slip of the hand.
+pub(super) const MOST_PER_DAY: u64 = 1_000_000_000_000;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     ApiKey,
     Bearer,
     Basic,
@@ -34,7 +42,7 @@ enum Kind {
     JwtVerify,
 }
 
-const KINDS: [(&str, Kind); 5] = [
+pub(super) const KINDS: [(&str, Kind); 5] = [
     ("api_key", Kind::ApiKey),
     ("bearer", Kind::Bearer),
     ("basic", Kind::Basic),
@@ -42,12 +50,14 @@ const KINDS: [(&str, Kind); 5] = [
     ("jwt_verify", Kind::JwtVerify),
 ];
 
+/// What `business` allows is agreed with each account, so the plan itself has no number.
+pub(super) const PLANS: [(&str, Option<u32>); 3] =
+    [("basic", Some(BASIC_PER_MINUTE)), ("team", Some(TEAM_PER_MINUTE)), ("business", None)];
+
+pub(super) const BILLING: [(&str, Billing); 3] =
+    [("active", Billing::Active), ("low_budget", Billing::LowBudget), ("suspended", Billing::Suspended)];
+
 pub(super) fn account(fields: &Fields<'_>) -> Option<Account> {
-    // What `business` allows is agreed with each account, so the plan itself has no number.
-    const PLANS: [(&str, Option<u32>); 3] =
-        [("basic", Some(BASIC_PER_MINUTE)), ("team", Some(TEAM_PER_MINUTE)), ("business", None)];
-    const BILLING: [(&str, Billing); 3] =
-        [("active", Billing::Active), ("low_budget", Billing::LowBudget), ("suspended", Billing::Suspended)];
     fields.refuse_unknown();
     let plan = fields.required("plan", "write `basic`, `team` or `business`", |node| node.choice(&PLANS));
     let billing = fields.or("billing", Billing::Active, |node| node.choice(&BILLING));
@@ -166,14 +176,22 @@ fn moment(node: Node<'_>) -> Option<SystemTime> {
 }
 
 fn rate_limit(node: Node<'_>) -> Option<WrittenLimit> {
-    let fields = node.fields(&["requests_per_minute", "requests_per_day"])?;
-    // A limit is kept exactly, in memory that grows with it; a million a minute is 16,666 a second for one credential.
-    let per_minute = fields.optional("requests_per_minute", |node| node.number(1, 1_000_000));
-    let per_day = fields.optional("requests_per_day", |node| node.number(1, 1_000_000_000_000));
+    let fields = node.fields(&RATE_LIMIT_KEYS)?;
+    let per_minute = fields.optional("requests_per_minute", per_minute);
+    let per_day = fields.optional("requests_per_day", |node| node.number(1, MOST_PER_DAY));
     if fields.keys().next().is_none() {
         return node.problem("limits nothing; write `requests_per_minute`, `requests_per_day`, or both");
     }
     Some(WrittenLimit { per_minute: per_minute?, per_day: per_day? })
+}
+
+fn per_minute(node: Node<'_>) -> Option<u32> {
+    if node.exceeds(MOST_PER_MINUTE) {
+        return node.wrong(&format!(
+            "is too high; write at most {MOST_PER_MINUTE}: the exact count takes 8 bytes for each request of the last minute"
+        ));
+    }
+    node.number(1, MOST_PER_MINUTE)
 }
 
 #[cfg(test)]

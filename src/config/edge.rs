@@ -1,6 +1,7 @@
 //! The main file: the daemon itself, and what holds where proxies say nothing else.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use ipnet::IpNet;
 
 use super::file::{BASIC_PER_MINUTE, Defaults, Include, Main, TEAM_PER_MINUTE};
 use super::lists::{LONGEST_TIMEOUT, RESPONSES};
-use super::model::{AccessLog, ClientLimits, Dns, Edge, Listener, Pool};
+use super::model::{AccessLog, ClientLimits, Dns, Edge, Listener, Pool, Shutdown};
 use super::node::{Fields, Node};
 use super::tls;
 
 /// The keys of the main file.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "region",
     "threads",
     "listeners",
@@ -24,6 +25,7 @@ pub(super) const KEYS: [&str; 18] = [
     "defaults",
     "held_responses_memory",
     "limits",
+    "shutdown",
     "pool",
     "dns",
     "access_log",
@@ -33,6 +35,55 @@ pub(super) const KEYS: [&str; 18] = [
     "targets",
     "proxies",
 ];
+
+pub(super) const LISTENER_KEYS: [&str; 4] = ["address", "http2", "proxy_protocol", "tls"];
+pub(super) const ADMIN_KEYS: [&str; 1] = ["address"];
+pub(super) const SHUTDOWN_KEYS: [&str; 2] = ["lead", "drain"];
+pub(super) const POOL_KEYS: [&str; 2] = ["idle_timeout", "max_idle"];
+pub(super) const DNS_KEYS: [&str; 2] = ["servers", "max_stale"];
+pub(super) const ACCESS_LOG_KEYS: [&str; 1] = ["path"];
+
+pub(super) const DEFAULTS_KEYS: [&str; 7] =
+    ["plan", "timeout", "connect_timeout", "max_response_body", "max_request_body", "response", "stream_idle_timeout"];
+
+pub(super) const LIMITS_KEYS: [&str; 9] = [
+    "header_timeout",
+    "keepalive_timeout",
+    "body_timeout",
+    "write_timeout",
+    "requests_per_connection",
+    "max_header_bytes",
+    "max_headers",
+    "max_requests_in_flight",
+    "http2_max_streams",
+];
+
+pub(super) const LIMITS: ClientLimits = ClientLimits {
+    header_timeout: Duration::from_secs(30),
+    keepalive_timeout: Duration::from_secs(75),
+    body_timeout: Duration::from_secs(30),
+    write_timeout: Duration::from_secs(30),
+    requests_per_connection: 10_000,
+    max_header_bytes: 64 << 10,
+    max_headers: 128,
+    max_requests_in_flight: 10_000,
+    http2_max_streams: 100,
+};
+
+/// `drain`: the longest that a target may take, and a little for its answer.
+pub(super) const SHUTDOWN: Shutdown = Shutdown { lead: Duration::ZERO, drain: Duration::from_secs(75) };
+pub(super) const POOL: Pool = Pool { idle_timeout: Duration::from_secs(50), max_idle: 4_096 };
+pub(super) const MAX_STALE: Duration = Duration::from_secs(300);
+pub(super) const HELD_RESPONSES_MEMORY: u64 = 512 << 20;
+
+/// `limits.max_header_bytes`: below, ordinary browsers are refused; above, one client may take a worker's memory.
+pub(super) const HEADER_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 20;
+
+/// Whoever waits longer for a daemon to go has killed it by then.
+pub(super) const LONGEST_SHUTDOWN: Duration = Duration::from_secs(600);
+
+/// Less would cut requests of ordinary length.
+pub(super) const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn main(fields: &Fields<'_>) -> Main {
     let include = fields.optional("include", |node| {
@@ -48,15 +99,18 @@ fn edge(fields: &Fields<'_>) -> Option<Edge> {
     let region = fields.required("region", "write the name of this region, like `us-east-1`", region);
     let threads = fields.or("threads", 0, |node| node.number(0, 1024));
     let advice = "write `[{ address: \"127.0.0.1:8080\" }]`";
-    let listeners = fields.required("listeners", advice, |node| listeners(node));
     let trusted_proxies = fields.or("trusted_proxies", Vec::new(), |node| node.items(network));
+    // Where the list itself is wrong, it may well be meant to name someone.
+    let trusting = trusted_proxies.as_ref().is_none_or(|networks| !networks.is_empty());
+    let listeners = fields.required("listeners", advice, |node| listeners(node, trusting));
     let admin = fields.optional("admin", |node| {
-        let fields = node.fields(&["address"])?;
+        let fields = node.fields(&ADMIN_KEYS)?;
         fields.required("address", "write one like `127.0.0.1:9091`", socket_address)
     });
     let allow_private_targets = fields.or("allow_private_targets", false, Node::flag);
-    let held_responses_memory = fields.or("held_responses_memory", 512 << 20, Node::size);
+    let held_responses_memory = fields.or("held_responses_memory", HELD_RESPONSES_MEMORY, Node::size);
     let limits = limits(fields.get("limits"));
+    let shutdown = shutdown(fields.get("shutdown"));
     let pool = pool(fields.get("pool"));
     let dns = dns(fields.get("dns"));
     let access_log = fields.or("access_log", AccessLog::Stdout, access_log);
@@ -77,6 +131,7 @@ fn edge(fields: &Fields<'_>) -> Option<Edge> {
         allow_private_targets: allow_private_targets?,
         held_responses_memory: held_responses_memory?,
         limits: limits?,
+        shutdown: shutdown?,
         pool: pool?,
         dns: dns?,
         access_log: access_log?,
@@ -94,10 +149,10 @@ fn region(node: Node<'_>) -> Option<Box<str>> {
     }
 }
 
-fn listeners(node: Node<'_>) -> Option<Vec<Listener>> {
+fn listeners(node: Node<'_>, trusting: bool) -> Option<Vec<Listener>> {
     let mut addresses = Vec::new();
     let listeners = node.items(|node| {
-        let listener = listener(node)?;
+        let listener = listener(node, trusting)?;
         if addresses.contains(&listener.address) {
             return node.problem(format!(
                 "`{}` is the address of an earlier listener too; remove one of them",
@@ -113,17 +168,27 @@ fn listeners(node: Node<'_>) -> Option<Vec<Listener>> {
     Some(listeners)
 }
 
-fn listener(node: Node<'_>) -> Option<Listener> {
-    let fields = node.fields(&["address", "http2", "proxy_protocol", "tls"])?;
+fn listener(node: Node<'_>, trusting: bool) -> Option<Listener> {
+    let fields = node.fields(&LISTENER_KEYS)?;
     let address = fields.required("address", "write one like `127.0.0.1:8080`", socket_address);
     let http2_cleartext = fields.or("http2", false, |node| node.choice(&[("cleartext", true)]));
-    let proxy_protocol = fields.or("proxy_protocol", false, Node::flag);
+    let proxy_protocol = fields.or("proxy_protocol", false, |node| proxy_protocol(node, trusting));
     let tls = fields.optional("tls", tls::listener);
     if fields.has("tls") && fields.has("http2") {
         return node
             .problem("gives both `tls` and `http2`; remove `http2` (with TLS, clients choose HTTP/2 by themselves)");
     }
     Some(Listener { address: address?, http2_cleartext: http2_cleartext?, proxy_protocol: proxy_protocol?, tls: tls? })
+}
+
+/// Anyone could claim any address in a PROXY protocol header, so only trusted proxies may send one.
+fn proxy_protocol(node: Node<'_>, trusting: bool) -> Option<bool> {
+    match node.flag()? {
+        true if !trusting => node.problem(
+            "takes the word of `trusted_proxies`, which names nobody; write the networks of the load balancers there, like `[10.0.0.0/8]`",
+        ),
+        flag => Some(flag),
+    }
 }
 
 fn socket_address(node: Node<'_>) -> Option<SocketAddr> {
@@ -145,15 +210,7 @@ fn network(node: Node<'_>) -> Option<IpNet> {
 
 fn defaults(node: Node<'_>) -> Option<Defaults> {
     let own = Defaults::default();
-    let fields = node.fields(&[
-        "plan",
-        "timeout",
-        "connect_timeout",
-        "max_response_body",
-        "max_request_body",
-        "stream_idle_timeout",
-        "response",
-    ])?;
+    let fields = node.fields(&DEFAULTS_KEYS)?;
     let per_minute = fields.or("plan", own.per_minute, |node| {
         match node.choice(&[("basic", BASIC_PER_MINUTE), ("team", TEAM_PER_MINUTE), ("business", 0)])? {
             0 => node.problem("`business` has no limit of its own, only its accounts have; write `basic` or `team`"),
@@ -179,29 +236,9 @@ fn defaults(node: Node<'_>) -> Option<Defaults> {
 }
 
 fn limits(node: Option<Node<'_>>) -> Option<ClientLimits> {
-    let own = ClientLimits {
-        header_timeout: Duration::from_secs(30),
-        keepalive_timeout: Duration::from_secs(75),
-        body_timeout: Duration::from_secs(30),
-        write_timeout: Duration::from_secs(30),
-        requests_per_connection: 10_000,
-        max_header_bytes: 64 << 10,
-        max_headers: 128,
-        max_requests_in_flight: 10_000,
-        http2_max_streams: 100,
-    };
+    let own = LIMITS;
     let Some(node) = node else { return Some(own) };
-    let fields: Fields<'_> = node.fields(&[
-        "header_timeout",
-        "keepalive_timeout",
-        "body_timeout",
-        "write_timeout",
-        "requests_per_connection",
-        "max_header_bytes",
-        "max_headers",
-        "max_requests_in_flight",
-        "http2_max_streams",
-    ])?;
+    let fields = node.fields(&LIMITS_KEYS)?;
     let header_timeout = fields.or("header_timeout", own.header_timeout, Node::duration);
     let keepalive_timeout = fields.or("keepalive_timeout", own.keepalive_timeout, Node::duration);
     let body_timeout = fields.or("body_timeout", own.body_timeout, Node::duration);
@@ -228,25 +265,33 @@ fn limits(node: Option<Node<'_>>) -> Option<ClientLimits> {
 
 fn header_bytes(node: Node<'_>) -> Option<usize> {
     match usize::try_from(node.size()?) {
-        // Below, ordinary browsers are refused; above, one client may take a worker's memory.
-        Ok(bytes) if (1 << 10..=1 << 20).contains(&bytes) => Some(bytes),
+        Ok(bytes) if HEADER_BYTES.contains(&bytes) => Some(bytes),
         _ => node.wrong("is not possible here; write a size from `1KiB` to `1MiB`"),
     }
 }
 
-fn pool(node: Option<Node<'_>>) -> Option<Pool> {
-    let own = Pool { idle_timeout: Duration::from_secs(50), max_idle: 4_096 };
+fn shutdown(node: Option<Node<'_>>) -> Option<Shutdown> {
+    let own = SHUTDOWN;
     let Some(node) = node else { return Some(own) };
-    let fields = node.fields(&["idle_timeout", "max_idle"])?;
+    let fields = node.fields(&SHUTDOWN_KEYS)?;
+    let lead = fields.or("lead", own.lead, |node| node.duration_within(Duration::ZERO, LONGEST_SHUTDOWN));
+    let drain = fields.or("drain", own.drain, |node| node.duration_within(SHORTEST_DRAIN, LONGEST_SHUTDOWN));
+    Some(Shutdown { lead: lead?, drain: drain? })
+}
+
+fn pool(node: Option<Node<'_>>) -> Option<Pool> {
+    let own = POOL;
+    let Some(node) = node else { return Some(own) };
+    let fields = node.fields(&POOL_KEYS)?;
     let idle_timeout = fields.or("idle_timeout", own.idle_timeout, Node::duration);
     let max_idle = fields.or("max_idle", own.max_idle, |node| node.number(1, 1_000_000));
     Some(Pool { idle_timeout: idle_timeout?, max_idle: max_idle? })
 }
 
 fn dns(node: Option<Node<'_>>) -> Option<Dns> {
-    let own = Dns { servers: Vec::new(), max_stale: Duration::from_secs(300) };
+    let own = Dns { servers: Vec::new(), max_stale: MAX_STALE };
     let Some(node) = node else { return Some(own) };
-    let fields = node.fields(&["servers", "max_stale"])?;
+    let fields = node.fields(&DNS_KEYS)?;
     let servers = fields.or("servers", own.servers, |node| node.items(name_server));
     let max_stale = fields.or("max_stale", own.max_stale, Node::duration);
     Some(Dns { servers: servers?, max_stale: max_stale? })
@@ -265,7 +310,7 @@ fn name_server(node: Node<'_>) -> Option<SocketAddr> {
 }
 
 fn access_log(node: Node<'_>) -> Option<AccessLog> {
-    let fields = node.fields(&["path"])?;
+    let fields = node.fields(&ACCESS_LOG_KEYS)?;
     fields.required("path", "write `stdout`, `off`, or the name of a file", |node| {
         // YAML 1.1 takes `off` for a boolean, 1.2 for a text: whichever the file's author has in mind, it means the same.
         match node.parse(|text| Ok(text.to_owned()))?.as_str() {

@@ -23,7 +23,7 @@ const TYPED_KEYS: [&str; 6] = ["secret", "prefix", "header", "query", "username"
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Headers that the edge itself sets or that belong to one connection: a credential there would break requests.
-const OURS: [&str; 16] = [
+pub(super) const OURS: [&str; 16] = [
     "connection",
     "content-length",
     "expect",
@@ -43,7 +43,7 @@ const OURS: [&str; 16] = [
 ];
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Bearer,
     ApiKey,
     Basic,
@@ -53,7 +53,7 @@ enum Kind {
     None,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+pub(super) const KINDS: [(&str, Kind); 7] = [
     ("bearer", Kind::Bearer),
     ("api_key", Kind::ApiKey),
     ("basic", Kind::Basic),

@@ -2,23 +2,26 @@
 //!
 //! A public RSA key taken for an HMAC secret lets anyone sign tokens. So a key's algorithms come from its kind, never from a token.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::RSAPublicKey;
 
 use super::model::{JwtKey, JwtPolicy};
 use super::node::{Fields, Node};
 use super::problem::quoted;
 use super::secrets;
 
-const KEYS: [&str; 8] =
+pub(super) const KEYS: [&str; 8] =
     ["algorithms", "secret", "public_key_file", "jwks_file", "jwks_url", "issuer", "audience", "leeway"];
 
-const KEY_SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
+pub(super) const KEY_SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
 
-const ALGORITHMS: [(&str, Algorithm); 12] = [
+pub(super) const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
     ("HS512", Algorithm::HS512),
@@ -33,8 +36,13 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// Bytes of an RSA modulus: 2048 bits, the least that RFC 7518 (3.3) allows and that the verifier takes.
-const LEAST_MODULUS: usize = 256;
+/// Bits of an RSA modulus: the least that RFC 7518 (3.3) allows, and the most that the verifier takes.
+const MODULUS: RangeInclusive<usize> = 2_048..=8_192;
+
+/// Clocks that differ more are a fault to mend, not to allow for.
+pub(super) const MOST_LEEWAY: Duration = Duration::from_secs(600);
+
+pub(super) const LEEWAY: Duration = Duration::from_secs(60);
 
 /// RFC 7518 (3.2): an HMAC key of at least the size of the hash.
 const LEAST_SECRET: usize = 32;
@@ -47,7 +55,7 @@ pub(super) fn policy(node: Node<'_>) -> Option<Arc<JwtPolicy>> {
         .required("algorithms", "write those that tokens may use, like `[RS256]`", |node| node.some_items(algorithm));
     let issuer = fields.optional("issuer", |node| node.text().map(str::to_owned));
     let audience = fields.or("audience", Vec::new(), audience);
-    let leeway = fields.or("leeway", Duration::from_secs(60), leeway);
+    let leeway = fields.or("leeway", LEEWAY, leeway);
     let keys = keys(&fields, pinned.as_deref());
     let (pinned, keys) = (pinned?, keys?);
     let served = |algorithm: &&Algorithm| keys.iter().any(|key| key.algorithms.contains(algorithm));
@@ -62,6 +70,10 @@ fn algorithm(node: Node<'_>) -> Option<Algorithm> {
     if node.text()?.eq_ignore_ascii_case("none") {
         return node.problem("a token without a signature proves nothing; write an algorithm like `RS256`");
     }
+    if node.text()? == "ES512" {
+        let supported = super::problem::alternatives(ALGORITHMS.iter().map(|(name, _)| *name));
+        return node.wrong(&format!("is not supported; write {supported}"));
+    }
     node.choice(&ALGORITHMS)
 }
 
@@ -74,9 +86,10 @@ fn audience(node: Node<'_>) -> Option<Vec<String>> {
 }
 
 fn leeway(node: Node<'_>) -> Option<Duration> {
-    const MOST: Duration = Duration::from_secs(600);
     match node.parse(super::units::duration)? {
-        leeway if leeway > MOST => node.wrong("is too long; write at most `10m`: it lengthens the life of every token"),
+        leeway if leeway > MOST_LEEWAY => {
+            node.wrong("is too long; write at most `10m`: it lengthens the life of every token")
+        }
         leeway => Some(leeway),
     }
 }
@@ -187,14 +200,25 @@ fn jwk(jwk: &Jwk, pinned: &[Algorithm]) -> Result<JwtKey, String> {
 
 /// The algorithms that a key may serve; or why it may serve none.
 fn kind_of(key: &DecodingKey) -> Result<Vec<Algorithm>, String> {
-    let (bytes, least_rsa) = match key.kind() {
-        // PKCS #1: the modulus, a zero before it, an exponent, and their headers.
-        DecodingKeyKind::SecretOrDer(bytes) => (bytes, LEAST_MODULUS + 10),
-        DecodingKeyKind::RsaModulusExponent { n, .. } => (n, LEAST_MODULUS),
+    let bytes = match key.kind() {
+        DecodingKeyKind::SecretOrDer(bytes) => bytes,
+        DecodingKeyKind::RsaModulusExponent { n, .. } => n,
     };
     match (key.family(), bytes.len()) {
-        (AlgorithmFamily::Rsa, length) if length < least_rsa => {
-            Err("an RSA key of less than 2048 bits; take a longer one".to_owned())
+        (AlgorithmFamily::Rsa, _) => {
+            let bits = match key.kind() {
+                DecodingKeyKind::SecretOrDer(der) => {
+                    RSAPublicKey::from_der(der).map_or(0, |(_, key)| bits(key.modulus))
+                }
+                DecodingKeyKind::RsaModulusExponent { n, .. } => bits(n),
+            };
+            if bits < *MODULUS.start() {
+                return Err(format!("an RSA key of less than {} bits; take a longer one", MODULUS.start()));
+            }
+            if bits > *MODULUS.end() {
+                return Err(format!("an RSA key of more than {} bits; take a shorter one", MODULUS.end()));
+            }
+            Ok(kinds(AlgorithmFamily::Rsa))
         }
         (AlgorithmFamily::Hmac, 0) => Err("an empty secret; take one of 32 bytes or more".to_owned()),
         // An uncompressed point: a byte and two coordinates.
@@ -206,6 +230,12 @@ fn kind_of(key: &DecodingKey) -> Result<Vec<Algorithm>, String> {
         }
         (family, _) => Ok(kinds(family)),
     }
+}
+
+/// How long a big-endian number is without the zeros before it.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.get(zeros).map_or(0, |first| 8 * (number.len() - zeros) - first.leading_zeros() as usize)
 }
 
 fn kinds(family: AlgorithmFamily) -> Vec<Algorithm> {

@@ -17,7 +17,7 @@ pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const RESPONSES: [(&str, ResponseMode); 2] =
     [("held", ResponseMode::Held), ("streamed", ResponseMode::Streamed)];
 
-const PROXY_KEYS: [&str; 14] = [
+pub(super) const PROXY_KEYS: [&str; 14] = [
     "id",
     "target",
     "target_credential",

@@ -14,6 +14,7 @@ use super::file::Written;
 use super::files::{self, Fingerprints};
 use super::node::{Node, Notes, Shared, Source};
 use super::problem::{Problem, Problems, quoted};
+use super::show::{self, Checked};
 use super::validate::{self, File};
 use super::{Loaded, edge, lists};
 
@@ -28,6 +29,8 @@ pub struct Loader {
     /// Where systemd puts the credentials of the service.
     credentials: Option<PathBuf>,
     fingerprints: Fingerprints,
+    /// Whether files are kept as they are written too, to be shown.
+    keeps_values: bool,
     kept: HashMap<PathBuf, Arc<Parsed>>,
     files: BTreeSet<PathBuf>,
 }
@@ -39,6 +42,8 @@ struct Parsed {
     /// Whether it is YAML at all: if not, what it would have declared is unknown.
     readable: bool,
     written: Written,
+    /// What the file holds, where the loader keeps it.
+    value: Option<Value>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
     /// Files it refers to, with what was found.
@@ -71,6 +76,7 @@ impl Loader {
             text: None,
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             fingerprints: Fingerprints::default(),
+            keeps_values: false,
             kept: HashMap::new(),
             files: BTreeSet::new(),
         }
@@ -139,6 +145,24 @@ impl Loader {
                 Err(Problems(problems.into_iter().map(|(_, problem)| problem).collect()))
             }
         }
+    }
+
+    /// The configuration as it takes effect, in YAML, with secrets masked.
+    ///
+    /// # Errors
+    /// Every problem of all files, as for [`load`](Self::load).
+    pub fn show(mut self) -> Result<String, Problems> {
+        self.keeps_values = true;
+        self.load()?;
+        let mut files: Vec<(&PathBuf, &Arc<Parsed>)> = self.kept.iter().collect();
+        files.sort_unstable_by_key(|(path, _)| (**path != self.path, *path));
+        let checked: Vec<Checked<'_>> = files
+            .iter()
+            .filter_map(|(_, parsed)| {
+                Some(Checked { name: &parsed.name, value: parsed.value.as_ref()?, written: &parsed.written })
+            })
+            .collect();
+        Ok(show::effective(&checked))
     }
 
     /// Takes note of what was read, for the next load and for whoever watches the files.
@@ -249,7 +273,10 @@ impl Loader {
             return (Arc::clone(kept), true);
         }
         let parsed = match yaml(&bytes) {
-            Ok(value) => decode(origin, fingerprint, &value, shared),
+            Ok(value) => {
+                let parsed = decode(origin, fingerprint, &value, shared);
+                Parsed { value: self.keeps_values.then_some(value), ..parsed }
+            }
             Err((path, message)) => Parsed::failed(origin, path, message),
         };
         (Arc::new(parsed), false)
@@ -263,6 +290,7 @@ impl Parsed {
             fingerprint: 0,
             readable: false,
             written: Written::default(),
+            value: None,
             problems: vec![Problem { file: Arc::clone(&origin.name), path, message }],
             warnings: Vec::new(),
             files: HashMap::new(),
@@ -293,7 +321,7 @@ fn decode(origin: &Origin, fingerprint: u64, value: &Value, shared: &Shared<'_>)
         }
     }
     let Notes { problems, warnings, files, regexes, .. } = source.notes.into_inner();
-    Parsed { name: source.name, fingerprint, readable: true, written, problems, warnings, files, regexes }
+    Parsed { name: source.name, fingerprint, readable: true, written, value: None, problems, warnings, files, regexes }
 }
 
 /// The value of a YAML text; or where it breaks off, and why.

@@ -16,7 +16,9 @@ pub mod model;
 mod node;
 mod problem;
 mod rules;
+mod schema;
 mod secrets;
+mod show;
 mod target;
 mod tls;
 pub mod units;
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use loader::Loader;
 pub use problem::{Problem, Problems};
+pub use schema::{Document, schema};
 
 /// A configuration that is fit to be used, and what is known about its files.
 pub struct Loaded {

@@ -40,6 +40,8 @@ pub struct Edge {
     pub held_responses_memory: u64,
     /// What one client may take of the daemon.
     pub limits: ClientLimits,
+    /// How the daemon goes.
+    pub shutdown: Shutdown,
     /// How target connections are kept.
     pub pool: Pool,
     /// How names of targets are resolved.
@@ -105,6 +107,15 @@ pub struct ClientLimits {
     pub max_requests_in_flight: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub http2_max_streams: u32,
+}
+
+/// How the daemon goes when it is asked to (TERM).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shutdown {
+    /// How long it goes on accepting connections while `/readyz` says 503 already: load balancers need to notice. At most 10 min.
+    pub lead: Duration,
+    /// How long requests under way may take after that. From 1 s to 10 min.
+    pub drain: Duration,
 }
 
 /// How target connections are kept.

@@ -20,6 +20,9 @@ use super::units;
 /// Compiled size of one pattern, and of its cache in each thread: thousands of ordinary patterns fit, an exploding one does not.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// Nothing here waits longer: what does is a slip of the hand.
+pub(super) const LONGEST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What the files of one load have in common.
 pub(super) struct Shared<'a> {
     /// Where secret files are looked up first.
@@ -155,18 +158,27 @@ impl<'a> Node<'a> {
 
     /// A duration, but not an endless or an absent one.
     pub fn duration(self) -> Option<Duration> {
-        self.duration_up_to(Duration::from_secs(24 * 60 * 60))
+        self.duration_up_to(LONGEST_DURATION)
     }
 
     /// A duration of at least a millisecond and at most `most`.
     pub fn duration_up_to(self, most: Duration) -> Option<Duration> {
+        self.duration_within(Duration::from_millis(1), most)
+    }
+
+    /// A duration of at least `least` and at most `most`.
+    pub fn duration_within(self, least: Duration, most: Duration) -> Option<Duration> {
         match self.parse(units::duration)? {
+            time if time >= least && time <= most => Some(time),
             Duration::ZERO => self.wrong("is no time at all; write a duration like `5s`"),
-            time if time > most => {
+            time if time < least => {
+                let least = units::show_duration(least);
+                self.wrong(&format!("is too short; write at least `{least}`"))
+            }
+            _ => {
                 let most = units::show_duration(most);
                 self.wrong(&format!("is too long; write at most `{most}`"))
             }
-            time => Some(time),
         }
     }
 
@@ -180,6 +192,11 @@ impl<'a> Node<'a> {
             Some(number) => Some(T::try_from(number).ok().expect("callers give a range that the type holds")),
             None => self.wrong(&format!("is not possible here; write a whole number from {least} to {most}")),
         }
+    }
+
+    /// Whether this is a whole number above `most`: for readers who can say why there is a bound.
+    pub fn exceeds(&self, most: u64) -> bool {
+        self.value.as_u64().is_some_and(|number| number > most)
     }
 
     pub fn flag(self) -> Option<bool> {
@@ -220,7 +237,7 @@ impl<'a> Node<'a> {
         let shared = self.source.shared.regexes.lock().unwrap_or_else(PoisonError::into_inner).get(pattern).cloned();
         let regex = match shared {
             Some(regex) => regex,
-            None => match RegexBuilder::new(pattern).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build() {
+            None => match compiled(pattern) {
                 Ok(regex) => Arc::new(regex),
                 Err(error) => return self.wrong(&regex_reason(&error)),
             },
@@ -365,6 +382,12 @@ impl fmt::Display for At<'_> {
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }
+}
+
+/// With `.` for every character: were a line break none of them, `%0A` in a request would escape a deny rule of `^/admin/.+$`.
+fn compiled(pattern: &str) -> Result<Regex, regex::Error> {
+    let mut builder = RegexBuilder::new(pattern);
+    builder.dot_matches_new_line(true).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build()
 }
 
 fn scalar_text(value: &Value) -> Option<String> {

@@ -5,11 +5,11 @@ use http::{HeaderName, Method};
 use super::model::{Condition, Effect, Expect, Rule, Scope};
 use super::node::{Fields, Node};
 
-const KEYS: [&str; 7] = ["id", "effect", "methods", "path", "headers", "query", "claims"];
+pub(super) const KEYS: [&str; 7] = ["id", "effect", "methods", "path", "headers", "query", "claims"];
 
-const EFFECTS: [(&str, Effect); 2] = [("allow", Effect::Allow), ("deny", Effect::Deny)];
+pub(super) const EFFECTS: [(&str, Effect); 2] = [("allow", Effect::Allow), ("deny", Effect::Deny)];
 
-const METHODS: [(&str, Method); 7] = [
+pub(super) const METHODS: [(&str, Method); 7] = [
     ("GET", Method::GET),
     ("POST", Method::POST),
     ("PUT", Method::PUT),
@@ -18,6 +18,10 @@ const METHODS: [(&str, Method); 7] = [
     ("OPTIONS", Method::OPTIONS),
     ("HEAD", Method::HEAD),
 ];
+
+pub(super) const CONDITION_KEYS: [&str; 3] = ["name", "value", "presence"];
+
+pub(super) const PRESENCE: [(&str, bool); 2] = [("present", true), ("absent", false)];
 
 /// `default_effect` and `rules` of an entry.
 pub(super) fn scope(fields: &Fields<'_>) -> Option<Scope> {
@@ -73,10 +77,10 @@ fn method(node: Node<'_>) -> Option<Method> {
 }
 
 fn condition(node: Node<'_>, name: fn(Node<'_>) -> Option<Box<str>>) -> Option<Condition> {
-    let fields = node.fields(&["name", "value", "presence"])?;
+    let fields = node.fields(&CONDITION_KEYS)?;
     let name = fields.required("name", "write the name that the condition is about", name);
     let value = fields.optional("value", Node::regex);
-    let presence = fields.optional("presence", |node| node.choice(&[("present", true), ("absent", false)]));
+    let presence = fields.optional("presence", |node| node.choice(&PRESENCE));
     let expect = match (value?, presence?) {
         (Some(_), Some(_)) => {
             return node.problem("gives both `value` and `presence`; keep one of them (`value` asks for presence too)");

@@ -9,7 +9,7 @@ use crate::secret::{Digest, Secret};
 use super::node::{Fields, Node};
 use super::problem::{closest, quoted};
 
-const SOURCES: [&str; 4] = ["sha256", "env", "file", "value"];
+pub(super) const SOURCES: [&str; 4] = ["sha256", "env", "file", "value"];
 
 /// What a `secret:` of a proxy credential gives.
 pub(super) enum ProxySecret {

@@ -10,7 +10,8 @@ use super::{rules, tls};
 
 pub(super) const KEYS: [&str; 6] = ["id", "base_url", "tls", "http", "default_effect", "rules"];
 
-const HTTP: [(&str, TargetHttp); 3] = [("auto", TargetHttp::Auto), ("1", TargetHttp::Http1), ("2", TargetHttp::Http2)];
+pub(super) const HTTP: [(&str, TargetHttp); 3] =
+    [("auto", TargetHttp::Auto), ("1", TargetHttp::Http1), ("2", TargetHttp::Http2)];
 
 pub(super) fn target(fields: &Fields<'_>, id: Option<Box<str>>) -> Option<Target> {
     fields.refuse_unknown();

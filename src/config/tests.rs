@@ -1,6 +1,8 @@
 //! Whole configurations, loaded from files.
 
 mod samples;
+mod schema;
+mod show;
 
 use std::fs;
 use std::path::Path;
@@ -283,6 +285,30 @@ fn conditions_name_headers_in_lower_case() {
     assert!(matches!(&rule.headers[..], [one, two]
         if &*one.name == "x-tenant" && matches!(one.expect, Expect::Present) && matches!(two.expect, Expect::Value(_))));
     assert!(&*rule.query[0].name == "Q" && matches!(rule.query[0].expect, Expect::Absent));
+}
+
+/// A deny rule of `^/admin/.+$` means everything under `/admin/`, and a query value is whatever stands between `=` and `&`.
+#[test]
+fn a_line_break_does_not_escape_a_pattern() {
+    let text =
+        fragment("a", 1).replace("path: \"^/users\"", "path: '^/admin/.+$', query: [{ name: q, value: '^x.y$' }]");
+    let config = Folder::new().write("proxies.d/a.yaml", &text).load().config;
+    let rule = &config.proxies[0].scope.rules[0];
+    assert!(rule.path.as_ref().is_some_and(|path| path.is_match(b"/admin/\n") && path.is_match(b"/admin/a\nb")));
+    let Expect::Value(value) = &rule.query[0].expect else { panic!("no pattern") };
+    assert!(value.is_match(b"x\ny") && !value.is_match(b"x\ny\n"));
+}
+
+#[test]
+fn shutdown_has_bounds_and_defaults() {
+    let edge = |text: &str| {
+        let text = format!("region: r1\nlisteners: [{{ address: '127.0.0.1:1' }}]\n{text}");
+        Folder::new().write("edge.yaml", &text).load().config.edge.shutdown
+    };
+    let shutdown = |lead, drain| model::Shutdown { lead: Duration::from_secs(lead), drain: Duration::from_secs(drain) };
+    assert_eq!(edge(""), shutdown(0, 75));
+    assert_eq!(edge("shutdown: { lead: 10m, drain: 1s }"), shutdown(600, 1));
+    assert_eq!(edge("shutdown: { lead: 0s, drain: 10m }"), shutdown(0, 600));
 }
 
 #[test]

@@ -12,11 +12,15 @@ use super::model::{ClientCertificate, ListenerCertificate, ListenerTls, TargetTl
 use super::node::{Fields, Node};
 use super::problem::quoted;
 
+pub(super) const TARGET_KEYS: [&str; 2] = ["ca", "client_certificate"];
+pub(super) const LISTENER_KEYS: [&str; 2] = ["certificates", "client_ca"];
+pub(super) const PAIR_KEYS: [&str; 2] = ["chain", "key"];
+
 /// The `tls` of a target with base URL `https://{server_name}`.
 pub(super) fn target(node: Option<Node<'_>>, server_name: Box<str>) -> Option<TargetTls> {
     let mut tls = TargetTls { server_name, ca: None, client_certificate: None, fingerprint: 0 };
     let Some(node) = node else { return Some(tls) };
-    let fields = node.fields(&["ca", "client_certificate"])?;
+    let fields = node.fields(&TARGET_KEYS)?;
     let ca = fields.optional("ca", roots);
     let client_certificate = fields.optional("client_certificate", |node| {
         let (chain, key) = chain_and_key(node)?;
@@ -32,7 +36,7 @@ pub(super) fn target(node: Option<Node<'_>>, server_name: Box<str>) -> Option<Ta
 
 /// The `tls` of a listener.
 pub(super) fn listener(node: Node<'_>) -> Option<Arc<ListenerTls>> {
-    let fields = node.fields(&["certificates", "client_ca"])?;
+    let fields = node.fields(&LISTENER_KEYS)?;
     let advice = "write `[{ chain: NAME, key: NAME }]`";
     let certificates = fields.required("certificates", advice, |node| node.some_items(listener_certificate));
     let client_ca = fields.optional("client_ca", roots);
@@ -51,7 +55,7 @@ fn listener_certificate(node: Node<'_>) -> Option<ListenerCertificate> {
 }
 
 fn chain_and_key(node: Node<'_>) -> Option<(String, String)> {
-    let fields: Fields<'_> = node.fields(&["chain", "key"])?;
+    let fields: Fields<'_> = node.fields(&PAIR_KEYS)?;
     let chain = fields
         .required("chain", "write the name of a PEM file with the certificates", |node| node.text().map(str::to_owned));
     let key = fields

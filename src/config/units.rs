@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// Milliseconds in each unit of time, the largest first.
-const TIME: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+pub(super) const TIME: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Bytes in each binary unit, the largest first: what sizes are printed in.
-const BINARY: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+pub(super) const BINARY: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 /// Bytes in each decimal unit.
-const DECIMAL: [(&str, u64); 6] =
+pub(super) const DECIMAL: [(&str, u64); 6] =
     [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("kB", 1_000), ("B", 1)];
 
 /// Reads `500ms`, `5s`, `2m`, `1h` or `1d`.

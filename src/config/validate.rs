@@ -230,21 +230,25 @@ fn proxy_credential(
     account: Option<&Account>,
     defaults: Defaults,
 ) -> model::ProxyCredential {
-    let own = written.rate_limit;
-    let plan = account
-        .map_or(WrittenLimit { per_minute: Some(defaults.per_minute), per_day: None }, |account| account.rate_limit);
     model::ProxyCredential {
         id: id.into(),
         active: written.active,
         expires_at: written.expires_at,
         billing: account.map_or(Billing::Active, |account| account.billing),
         account: written.account.clone(),
-        rate_limit: RateLimit {
-            per_minute: own.per_minute.or(plan.per_minute).unwrap_or(defaults.per_minute),
-            per_day: own.per_day.or(plan.per_day),
-        },
+        rate_limit: rate_limit(written.rate_limit, account, defaults),
         proof: written.proof.clone(),
         scope: written.scope.clone(),
+    }
+}
+
+/// A credential's own limit goes before its account's; without an account, the default plan holds.
+pub(super) fn rate_limit(own: WrittenLimit, account: Option<&Account>, defaults: Defaults) -> RateLimit {
+    let plan = account
+        .map_or(WrittenLimit { per_minute: Some(defaults.per_minute), per_day: None }, |account| account.rate_limit);
+    RateLimit {
+        per_minute: own.per_minute.or(plan.per_minute).unwrap_or(defaults.per_minute),
+        per_day: own.per_day.or(plan.per_day),
     }
 }
 

@@ -18,7 +18,7 @@ fn the_samples_are_valid() {
 }
 
 /// A folder with the files that the samples refer to.
-fn folder_of_samples() -> Folder {
+pub(super) fn folder_of_samples() -> Folder {
     let folder = Folder::new();
     for part in ["secrets", "keys"] {
         fs::create_dir(folder.path(part)).unwrap();
@@ -35,7 +35,7 @@ fn samples() -> PathBuf {
 }
 
 /// All samples in one file.
-fn all_samples() -> Value {
+pub(super) fn all_samples() -> Value {
     let read = |path: PathBuf| serde_yaml::from_str::<Value>(&fs::read_to_string(path).unwrap()).unwrap();
     let mut all = read(samples().join("edge.yaml"));
     all.as_mapping_mut().unwrap().remove("include");
@@ -48,7 +48,7 @@ fn all_samples() -> Value {
 }
 
 /// `whole` with each of its values replaced by each of `others` or, for `None`, removed, one at a time.
-fn with_one_mistake(whole: &Value, others: &[Option<Value>], see: &mut dyn FnMut(&Value)) {
+pub(super) fn with_one_mistake(whole: &Value, others: &[Option<Value>], see: &mut dyn FnMut(&Value)) {
     for path in paths(whole) {
         for other in others {
             let mut changed = whole.clone();
@@ -68,6 +68,12 @@ fn with_one_mistake(whole: &Value, others: &[Option<Value>], see: &mut dyn FnMut
             see(&changed);
         }
     }
+}
+
+/// Nothing, the wrong kind, the right kind with the wrong content.
+pub(super) fn mistakes() -> [Option<Value>; 6] {
+    let mapping = serde_yaml::from_str("{ id: other, value: 1 }").unwrap();
+    [None, Some(Value::Null), Some(5.into()), Some(Value::Sequence(Vec::new())), Some("x y".into()), Some(mapping)]
 }
 
 fn paths(value: &Value) -> Vec<Vec<Value>> {
@@ -92,13 +98,9 @@ fn no_mistake_panics_and_none_loses_a_proxy() {
     let all = all_samples();
     let mut loader = folder.loader();
     let count = |value: &Value| value["proxies"].as_sequence().map_or(0, Vec::len);
-    // Nothing, the wrong kind, the right kind with the wrong content.
-    let mapping = serde_yaml::from_str("{ id: other, value: 1 }").unwrap();
-    let others =
-        [None, Some(Value::Null), Some(5.into()), Some(Value::Sequence(Vec::new())), Some("x y".into()), Some(mapping)];
     let mut accepted = 0;
     let mut refused = 0;
-    with_one_mistake(&all, &others, &mut |changed| {
+    with_one_mistake(&all, &mistakes(), &mut |changed| {
         fs::write(folder.path("edge.yaml"), serde_yaml::to_string(changed).unwrap()).unwrap();
         match loader.load() {
             Ok(loaded) => {
