@@ -48,6 +48,8 @@ pub enum Refusal {
     /// No, wrong, duplicate, expired or inactive credential; unknown or inactive proxy. One answer for all, so that nobody
     /// can enumerate proxies.
     CredentialDenied,
+    /// Too many invalid credentials from this address; how many seconds until more are listened to.
+    Guessing(u64),
     /// The account is suspended.
     BillingSuspended,
     /// The rule of this id denies.
@@ -127,7 +129,7 @@ impl Refusal {
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::CredentialDenied | Self::RuleDenied(_) => StatusCode::FORBIDDEN,
             Self::BillingSuspended => StatusCode::PAYMENT_REQUIRED,
-            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) | Self::Guessing(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::RequestTooLarge(_) | Self::ResponseTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTimeout(..) => StatusCode::GATEWAY_TIMEOUT,
@@ -144,12 +146,13 @@ impl Refusal {
             | Self::MalformedPath(_)
             | Self::MethodNotAllowed
             | Self::HeaderTooLarge
+            | Self::MalformedRequest
+            | Self::Guessing(_)
             | Self::CredentialDenied => "proxy-access-denied",
             Self::BillingSuspended => "billing-suspended",
             Self::ResponseTooLarge(_) => "response-too-large",
             Self::RuleDenied(_)
             | Self::RateLimited(_)
-            | Self::MalformedRequest
             | Self::RequestTooLarge(_)
             | Self::ClientStalled
             | Self::TargetTimeout(..)
@@ -167,6 +170,7 @@ impl Refusal {
             Self::MethodNotAllowed => "Method is not proxied".into(),
             Self::HeaderTooLarge => "Request header is too large".into(),
             Self::CredentialDenied => "Invalid proxy credential".into(),
+            Self::Guessing(_) => "Too many invalid credentials from this address".into(),
             Self::BillingSuspended => "Payment Required - Account suspended due to insufficient budget".into(),
             Self::RuleDenied(id) => format!("Denied by authorization rule {id}").into(),
             Self::RateLimited(limited) => {
@@ -176,7 +180,7 @@ impl Refusal {
                 };
                 format!("Rate limit exceeded: {} requests per {window}", limited.over.limit).into()
             }
-            Self::MalformedRequest => "Request is malformed".into(),
+            Self::MalformedRequest => "Request is malformed or ambiguous".into(),
             Self::RequestTooLarge(limit) => format!("Request payload exceeds {} limit", human_size(*limit)).into(),
             Self::ClientStalled => "Request body was not received in time".into(),
             Self::ResponseTooLarge(limit) => format!("Response payload exceeds {} limit", human_size(*limit)).into(),
@@ -192,9 +196,11 @@ impl Refusal {
     /// The error token of RFC 9209, section 2.3.
     pub fn proxy_status(&self) -> &'static str {
         match self {
-            Self::CredentialDenied | Self::BillingSuspended | Self::RuleDenied(_) | Self::RateLimited(_) => {
-                "http_request_denied"
-            }
+            Self::CredentialDenied
+            | Self::Guessing(_)
+            | Self::BillingSuspended
+            | Self::RuleDenied(_)
+            | Self::RateLimited(_) => "http_request_denied",
             Self::NotApi
             | Self::MalformedPath(_)
             | Self::MethodNotAllowed
@@ -220,6 +226,7 @@ impl Refusal {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::HeaderTooLarge => "header_too_large",
             Self::CredentialDenied => "credential_denied",
+            Self::Guessing(_) => "guessing",
             Self::BillingSuspended => "billing_suspended",
             Self::RuleDenied(_) => "rule_denied",
             Self::RateLimited(_) => "rate_limited",
@@ -255,6 +262,7 @@ impl Refusal {
         }
         match self {
             Self::MethodNotAllowed => set(header::ALLOW, ALLOWED_METHODS),
+            Self::Guessing(wait) => set(header::RETRY_AFTER, HeaderValue::from(*wait)),
             // One second: long enough not to come back into the same burst, short enough to notice that it is over.
             Self::AtCapacity => set(header::RETRY_AFTER, HeaderValue::from_static("1")),
             Self::RateLimited(limited) => {

@@ -28,6 +28,7 @@ use crate::observe::metrics::{Gauges, Metrics};
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::Gate;
 use crate::reload::Reloader;
+use crate::request::guesses::Guesses;
 use crate::request::rate_limit::Limiters;
 use crate::response::hold::Budget;
 use crate::snapshot::{Lasting, Snapshot};
@@ -143,7 +144,7 @@ impl Daemon {
             outcomes: Arc::clone(self.reloader.outcomes()),
             leaving: Arc::clone(&leaving),
             started: self.started,
-            hosts: Vec::new(),
+            hosts: edge.admin_hosts.clone(),
         });
         let edge_service = Bound::new("edge", gate, self.clients).with_pulse(Arc::clone(&pulse));
         let admin_service = Bound::new("admin", admin, self.admin).threads(1);
@@ -223,6 +224,7 @@ fn lasting(config: &Config) -> Result<Lasting, Unserved> {
         .map_err(|error| other("cannot read the system's resolver configuration", &error))?;
     Ok(Lasting {
         limiters: Limiters::default(),
+        guesses: Guesses::default(),
         resolver: Arc::new(resolver),
         held: Arc::new(Budget::new(config.edge.held_responses_memory)),
     })

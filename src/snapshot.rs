@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::model::{Config, Edge, Listener, Proxy, ProxyCredential, TargetHost};
 use crate::observe::traffic::Traffic;
 use crate::request::credential::Keyring;
+use crate::request::guesses::Guesses;
 use crate::request::rate_limit::{Limiter, Limiters};
 use crate::response::hold::Budget;
 use crate::tls::ServerTls;
@@ -16,6 +17,7 @@ use crate::upstream::peer::Peers;
 /// What lives across generations: a reload forgets no count, no answer of a name server, no byte that is held.
 pub struct Lasting {
     pub limiters: Limiters,
+    pub guesses: Guesses,
     pub resolver: Arc<Resolver>,
     pub held: Arc<Budget>,
 }

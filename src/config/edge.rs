@@ -37,7 +37,7 @@ pub(super) const KEYS: [&str; 19] = [
 ];
 
 pub(super) const LISTENER_KEYS: [&str; 4] = ["address", "http2", "proxy_protocol", "tls"];
-pub(super) const ADMIN_KEYS: [&str; 1] = ["address"];
+pub(super) const ADMIN_KEYS: [&str; 2] = ["address", "hosts"];
 pub(super) const SHUTDOWN_KEYS: [&str; 2] = ["lead", "drain"];
 pub(super) const POOL_KEYS: [&str; 2] = ["idle_timeout", "max_idle"];
 pub(super) const DNS_KEYS: [&str; 2] = ["servers", "max_stale"];
@@ -46,7 +46,7 @@ pub(super) const ACCESS_LOG_KEYS: [&str; 1] = ["path"];
 pub(super) const DEFAULTS_KEYS: [&str; 7] =
     ["plan", "timeout", "connect_timeout", "max_response_body", "max_request_body", "response", "stream_idle_timeout"];
 
-pub(super) const LIMITS_KEYS: [&str; 9] = [
+pub(super) const LIMITS_KEYS: [&str; 10] = [
     "header_timeout",
     "keepalive_timeout",
     "body_timeout",
@@ -55,6 +55,7 @@ pub(super) const LIMITS_KEYS: [&str; 9] = [
     "max_header_bytes",
     "max_headers",
     "max_requests_in_flight",
+    "invalid_credentials_per_minute",
     "http2_max_streams",
 ];
 
@@ -67,6 +68,7 @@ pub(super) const LIMITS: ClientLimits = ClientLimits {
     max_header_bytes: 64 << 10,
     max_headers: 128,
     max_requests_in_flight: 10_000,
+    invalid_credentials_per_minute: 100,
     http2_max_streams: 100,
 };
 
@@ -105,7 +107,9 @@ fn edge(fields: &Fields<'_>) -> Option<Edge> {
     let listeners = fields.required("listeners", advice, |node| listeners(node, trusting));
     let admin = fields.optional("admin", |node| {
         let fields = node.fields(&ADMIN_KEYS)?;
-        fields.required("address", "write one like `127.0.0.1:9091`", socket_address)
+        let address = fields.required("address", "write one like `127.0.0.1:9091`", socket_address);
+        let hosts = fields.or("hosts", Vec::new(), |node| node.items(|node| Some(Box::from(node.text()?))));
+        Some((address?, hosts?))
     });
     let allow_private_targets = fields.or("allow_private_targets", false, Node::flag);
     let held_responses_memory = fields.or("held_responses_memory", HELD_RESPONSES_MEMORY, Node::size);
@@ -115,6 +119,7 @@ fn edge(fields: &Fields<'_>) -> Option<Edge> {
     let dns = dns(fields.get("dns"));
     let access_log = fields.or("access_log", AccessLog::Stdout, access_log);
     let (listeners, admin) = (listeners?, admin?);
+    let (admin, admin_hosts) = admin.unzip();
     if let Some(address) = admin.filter(|admin| listeners.iter().any(|listener| listener.address == *admin)) {
         let message = format!("`{address}` is the address of a listener too; write another, like `127.0.0.1:9091`");
         return fields.get("admin")?.problem(message);
@@ -128,6 +133,7 @@ fn edge(fields: &Fields<'_>) -> Option<Edge> {
         listeners,
         trusted_proxies: trusted_proxies?,
         admin,
+        admin_hosts: admin_hosts.unwrap_or_default(),
         allow_private_targets: allow_private_targets?,
         held_responses_memory: held_responses_memory?,
         limits: limits?,
@@ -249,6 +255,9 @@ fn limits(node: Option<Node<'_>>) -> Option<ClientLimits> {
     let max_headers = fields.or("max_headers", own.max_headers, |node| node.number(8, 1_000));
     let max_requests_in_flight =
         fields.or("max_requests_in_flight", own.max_requests_in_flight, |node| node.number(1, 10_000_000));
+    let invalid_credentials_per_minute =
+        fields
+            .or("invalid_credentials_per_minute", own.invalid_credentials_per_minute, |node| node.number(0, 1_000_000));
     let http2_max_streams = fields.or("http2_max_streams", own.http2_max_streams, |node| node.number(1, 10_000));
     Some(ClientLimits {
         header_timeout: header_timeout?,
@@ -259,6 +268,7 @@ fn limits(node: Option<Node<'_>>) -> Option<ClientLimits> {
         max_header_bytes: max_header_bytes?,
         max_headers: max_headers?,
         max_requests_in_flight: max_requests_in_flight?,
+        invalid_credentials_per_minute: invalid_credentials_per_minute?,
         http2_max_streams: http2_max_streams?,
     })
 }

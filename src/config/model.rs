@@ -34,6 +34,8 @@ pub struct Edge {
     pub trusted_proxies: Vec<IpNet>,
     /// Where operators look. `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Names that the operators' listener answers to, beside addresses and `localhost`.
+    pub admin_hosts: Vec<Box<str>>,
     /// Whether a target may resolve to loopback, private, link-local or metadata addresses.
     pub allow_private_targets: bool,
     /// Bytes that all held responses together may take.
@@ -105,6 +107,9 @@ pub struct ClientLimits {
     pub max_headers: usize,
     /// Requests under way at once in the whole daemon; one more gets 503.
     pub max_requests_in_flight: usize,
+    /// Invalid credentials that one address may show within a minute before all of its requests are refused until the
+    /// minute is over. 0: any number.
+    pub invalid_credentials_per_minute: u32,
     /// Concurrent streams of one HTTP/2 connection.
     pub http2_max_streams: u32,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
@@ -44,13 +45,20 @@ pub struct Connection {
     pub tls: bool,
     /// Headers that have arrived on it.
     headers: AtomicU64,
+    /// The connection itself, between a failed exchange and its next request.
+    kept: Mutex<Option<ReusedHttpStream>>,
 }
 
 impl Connection {
     fn new(peer: IpAddr, tls: bool) -> Self {
         let peer = peer.to_canonical();
         let forwarded_for = HeaderValue::try_from(peer.to_string()).expect("an address is plain ASCII");
-        Self { peer, forwarded_for, tls, headers: AtomicU64::new(0) }
+        Self { peer, forwarded_for, tls, headers: AtomicU64::new(0), kept: Mutex::new(None) }
+    }
+
+    /// Keeps the connection for its next request although Pingora closes it after a failed exchange, whoever failed it.
+    pub fn keep(&self, stream: ReusedHttpStream) {
+        *self.kept.lock() = Some(stream);
     }
 
     /// The connection of the task that this is called in, to be called once for each header that has arrived.
@@ -141,7 +149,8 @@ struct Greeted {
 fn options(limits: &ClientLimits, cleartext_http2: bool) -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
     options.h2c = cleartext_http2;
-    options.keepalive_request_limit = Some(limits.requests_per_connection);
+    // Pingora counts how often a connection is used again.
+    options.keepalive_request_limit = Some(limits.requests_per_connection - 1);
     options.h2_idle_timeout = Some(limits.keepalive_timeout);
     options
 }
@@ -214,10 +223,13 @@ impl HttpServerApp for Attended {
         tokio::pin!(served);
         tokio::select! {
             biased;
-            end = &mut served => return end,
+            end = &mut served => return end.or_else(|| self.connection.kept.lock().take()),
             () = tokio::time::sleep(idle + self.gate.header_timeout) => {}
         }
-        if self.connection.headers.load(Ordering::Relaxed) == before { None } else { served.await }
+        if self.connection.headers.load(Ordering::Relaxed) == before {
+            return None;
+        }
+        served.await.or_else(|| self.connection.kept.lock().take())
     }
 
     fn h2_options(&self) -> Option<H2Options> {

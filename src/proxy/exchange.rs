@@ -1,11 +1,11 @@
 //! The state of one request from its header to its log line. State is what has happened, not a bag of options.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use super::admission::Admitted;
 use super::connection::Connection;
@@ -98,6 +98,19 @@ impl Exchange {
     /// The proxy, where it is known and the credential was verified.
     pub fn entry(&self) -> Option<&Arc<Entry>> {
         self.admitted().map(|admitted| &admitted.entry).or(self.refused_entry.as_ref())
+    }
+
+    /// The client: the peer, or behind trusted proxies the last address of `X-Forwarded-For` that is none of theirs.
+    pub fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        let peer = self.connection.as_ref()?.peer;
+        let edge = &self.snapshot.edge;
+        if !edge.trusts(peer) {
+            return Some(peer);
+        }
+        let chain = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let named: Vec<IpAddr> =
+            chain.flat_map(|value| value.split(',')).filter_map(|one| one.trim().parse().ok()).collect();
+        Some(named.into_iter().rev().find(|address| !edge.trusts(*address)).unwrap_or(peer))
     }
 
     /// How many requests are under way, this one included.

@@ -1,12 +1,16 @@
 //! What Pingora reports, in the terms of the contract: who is at fault, and what the client is told.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use crate::refusal::{Refusal, TargetFault, TimeoutPhase};
 use crate::response::hold::Halt;
+
+/// Pingora's name for a body that ends before its end.
+const CUT_BODY: &str = "PrematureBodyEnd";
+/// How Pingora words rustls's verdict over a certificate: it keeps the text and drops the error.
+const BAD_CERTIFICATE: &str = "invalid peer certificate";
 
 /// What there is to know about an exchange that failed.
 pub struct Failed<'a> {
@@ -60,32 +64,18 @@ fn target_failed(failed: &Failed<'_>) -> Refusal {
         E::InvalidCert => TargetFault::Certificate,
         E::TLSHandshakeFailure | E::TLSWantX509Lookup | E::HandshakeError => tls_fault(failed.error),
         E::ConnectError | E::SocketError | E::BindError | E::ConnectProxyFailure => TargetFault::Unavailable,
-        // A body that ends before its announced end, and a connection that ends before an answer.
-        _ if failed.answered => TargetFault::Incomplete,
+        // A body that ends before its end was announced, and a connection that ends before an answer.
+        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error if failed.answered => TargetFault::Incomplete,
+        E::Custom(kind) if *kind == CUT_BODY => TargetFault::Incomplete,
         E::ConnectionClosed | E::ReadError | E::WriteError => TargetFault::Terminated,
         _ => TargetFault::Protocol,
     };
     Refusal::TargetFailed(fault)
 }
 
-/// rustls reports a certificate that does not hold as a failed handshake; the cause tells.
+/// rustls reports a certificate that does not hold as a failed handshake; only the text tells.
 fn tls_fault(error: &Error) -> TargetFault {
-    let mut cause: &(dyn StdError + 'static) = error.root_cause();
-    loop {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            let certificate =
-                matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented);
-            return if certificate { TargetFault::Certificate } else { TargetFault::Tls };
-        }
-        if let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
-            cause = inner;
-            continue;
-        }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => return TargetFault::Tls,
-        }
-    }
+    if error.to_string().contains(BAD_CERTIFICATE) { TargetFault::Certificate } else { TargetFault::Tls }
 }
 
 fn client_failed(error: &Error) -> End {

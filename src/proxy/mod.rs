@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -34,7 +35,9 @@ use self::failure::{End, Failed};
 use crate::config::model::TargetHost;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
-use crate::refusal::{REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
+use crate::refusal::{PROXY_STATUS, REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
+use crate::request::framing;
+use crate::request::guesses::Guesses;
 use crate::request::rate_limit::{Clock, policy_header};
 use crate::request::rewrite::{self, Origin};
 use crate::response::headers::{self, Labels};
@@ -91,16 +94,15 @@ impl ProxyHttp for EdgeProxy {
             session.set_keepalive((!leaving).then(|| limits.keepalive_timeout.as_secs().max(1)));
         }
         exchange.request_id = request_id(&session.req_header().headers);
+        if let ServerSession::H1(http1) = &mut *session.downstream_session {
+            // Decided where the answer is known (`answer`, `response::hold`): Pingora's own rule closes after a `100`, too.
+            http1.set_close_on_response_before_downstream_finish(false);
+        }
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let verdict = if exchange.in_flight() > exchange.snapshot.edge.limits.max_requests_in_flight {
-            Err(Refusal::AtCapacity.into())
-        } else {
-            shielded(|| admission::admit(&exchange.snapshot, session.req_header(), Clock::now(), SystemTime::now()))
-        };
-        match verdict {
+        match shielded(|| self.admit(session, exchange)) {
             Ok(admitted) => {
                 exchange.verdict = Verdict::Admitted(Box::new(admitted));
                 Ok(false)
@@ -108,8 +110,9 @@ impl ProxyHttp for EdgeProxy {
             Err(Refused { refusal, credential, entry, warning }) => {
                 exchange.refused_credential = credential;
                 exchange.refused_entry = entry;
-                keep_usable(session);
+                let unread = prepare_for_refusal(session);
                 answer(session, exchange, refusal, warning).await?;
+                drain(session, unread).await;
                 Ok(true) // answered here: Pingora must not go on to a target
             }
         }
@@ -283,10 +286,13 @@ impl ProxyHttp for EdgeProxy {
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         release(session, exchange);
         report::finished(self, session, exchange);
         linger(session).await;
+        if error.is_some() {
+            keep(session, exchange).await;
+        }
     }
 
     // The edge's own log line tells it all, without the query that Pingora's would show.
@@ -310,6 +316,32 @@ impl ProxyHttp for EdgeProxy {
 }
 
 impl EdgeProxy {
+    fn admit(&self, session: &Session, exchange: &Exchange) -> Result<Admitted, Refused> {
+        let limits = &exchange.snapshot.edge.limits;
+        if exchange.in_flight() > limits.max_requests_in_flight {
+            return Err(Refusal::AtCapacity.into());
+        }
+        if let Some(http1) = session.as_http1() {
+            framing::check(&http1.get_headers_raw_bytes()).map_err(|_| Refusal::MalformedRequest)?;
+        }
+        let request = session.req_header();
+        let (clock, guesses, most) = (Clock::now(), &self.lasting.guesses, limits.invalid_credentials_per_minute);
+        let client = exchange.client(&request.headers).filter(|_| most > 0);
+        if let Some(client) = client
+            && guesses.is_slowed(client, most, clock.monotonic())
+        {
+            return Err(Refusal::Guessing(Guesses::retry_after(clock.monotonic())).into());
+        }
+        let verdict = admission::admit(&exchange.snapshot, request, clock, SystemTime::now());
+        if let (Some(client), Err(Refused { refusal: Refusal::CredentialDenied, .. })) = (client, &verdict)
+            && guesses.count(client, most, clock.monotonic())
+        {
+            // Once a minute and address at most. fail2ban: `^.* client (?P<host>\S+): \d+ invalid credentials`.
+            log::warn!("client {client}: {most} invalid credentials within a minute, refused until it is over");
+        }
+        verdict
+    }
+
     /// Puts the held session in place: from here on the exchange's clock runs.
     fn hold(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         let started = Instant::now();
@@ -436,25 +468,83 @@ async fn answer_and_close(
         exchange.refusal = Some(refusal);
         return Ok(());
     }
-    // Pingora closes an HTTP/1 connection after a failed exchange; the client should know.
-    session.set_keepalive(None);
+    if !session.downstream_session.is_body_done() {
+        // The rest of the upload will not be read.
+        session.set_keepalive(None);
+    }
     answer(session, exchange, refusal, warning).await
 }
 
-/// Lets a client keep its connection after a refusal where its unread body is small; otherwise it is told to close.
-fn keep_usable(session: &mut Session) {
+/// What is still to come from a client that is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    Nothing,
+    /// So little that it is read to its end, for the connection to stay usable.
+    Little,
+    /// Unknown, or too much: the connection ends.
+    Much,
+}
+
+/// Looks at what is still to come, and tells the client with the answer whether its connection ends.
+fn prepare_for_refusal(session: &mut Session) -> Unread {
     let headers = &session.req_header().headers;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let small = length.is_some_and(|length| length <= DRAINED_BODY);
     // Who waits for `100 Continue` may never send the body that we would wait for.
     let waits = headers.contains_key(header::EXPECT);
-    if let ServerSession::H1(http1) = &mut *session.downstream_session
-        && small
-        && !waits
-    {
-        http1.set_close_on_response_before_downstream_finish(false);
-        http1.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    let ServerSession::H1(http1) = &mut *session.downstream_session else { return Unread::Nothing };
+    if http1.is_body_done() {
+        return Unread::Nothing;
     }
+    // Chunks of unknown length get their chance, too.
+    if length.is_none_or(|length| length <= DRAINED_BODY) && !waits {
+        return Unread::Little;
+    }
+    http1.set_server_keepalive(None);
+    Unread::Much
+}
+
+/// Reads the little that is still to come. What turns out to be more ends the connection.
+async fn drain(session: &mut Session, unread: Unread) {
+    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
+    if unread != Unread::Little {
+        return;
+    }
+    let before = http1.body_bytes_read() as u64;
+    let reading = async {
+        while let Ok(Some(_)) = http1.read_body_bytes().await {
+            if http1.body_bytes_read() as u64 - before > DRAINED_BODY {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await; // judged by what is left
+    if !http1.is_body_done() {
+        http1.set_server_keepalive(None);
+    }
+}
+
+/// Keeps an HTTP/1 connection whose exchange failed after its answer went out whole: Pingora would close it, though it is
+/// the target that is at fault.
+async fn keep(session: &mut Session, exchange: &Exchange) {
+    let Some(connection) = &exchange.connection else { return };
+    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
+    // Where a refusal was written, it was written whole; a target's answer that failed half-way was not.
+    let whole = exchange.refusal.as_ref().is_some_and(|refusal| {
+        http1.response_written().is_some_and(|head| head.status == refusal.status() && is_ours(head))
+    });
+    if !whole || !http1.is_body_done() || !http1.will_keepalive() {
+        return;
+    }
+    let settings = HttpPersistentSettings::for_session(&session.downstream_session);
+    let client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
+    if let Ok(Some(stream)) = client.finish().await {
+        connection.keep(ReusedHttpStream::from_reusable_stream(stream, settings));
+    }
+}
+
+/// Whether an answer is one that the edge has written.
+fn is_ours(head: &ResponseHeader) -> bool {
+    head.headers.contains_key(PROXY_STATUS) && !head.headers.contains_key(header::VIA)
 }
 
 /// Listens for a moment to a client that still sends although its answer is out and its connection will be closed.

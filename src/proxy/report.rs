@@ -1,7 +1,6 @@
 //! A finished request, told to the metrics and the access log.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use http::{HeaderMap, StatusCode, header};
@@ -29,7 +28,7 @@ pub(super) fn finished(proxy: &EdgeProxy, session: &Session, exchange: &Exchange
         traceparent: if logged { traceparent(&request.headers) } else { None },
         proxy: route.as_ref().map(|route| String::from_utf8_lossy(route.proxy_id)),
         credential: exchange.credential(),
-        client: if logged { client(exchange, &request.headers) } else { None },
+        client: if logged { exchange.client(&request.headers) } else { None },
         method: &request.method,
         path: route.as_ref().map(|route| String::from_utf8_lossy(route.target_path)),
         query: stripped.as_ref().and_then(|stripped| stripped.query.as_deref()),
@@ -61,19 +60,6 @@ pub(super) fn finished(proxy: &EdgeProxy, session: &Session, exchange: &Exchange
     if status == Some(StatusCode::INTERNAL_SERVER_ERROR.as_u16()) && refusal.is_some() {
         log::error!("request {}: a fault of the edge itself, answered with 500", record.request_id);
     }
-}
-
-/// The client behind trusted proxies: the last address of `X-Forwarded-For` that is none of theirs.
-fn client(exchange: &Exchange, headers: &HeaderMap) -> Option<IpAddr> {
-    let peer = exchange.connection.as_ref()?.peer;
-    let edge = &exchange.snapshot.edge;
-    if !edge.trusts(peer) {
-        return Some(peer);
-    }
-    let chain = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<IpAddr> =
-        chain.flat_map(|value| value.split(',')).filter_map(|one| one.trim().parse().ok()).collect();
-    Some(named.into_iter().rev().find(|address| !edge.trusts(*address)).unwrap_or(peer))
 }
 
 /// A `traceparent` of the form that W3C Trace Context gives it: hexadecimal fields of fixed length.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pingora_limits::estimator::Estimator;
 
-/// Failures are forgotten after one to two of these.
+/// Failures are counted within one of these, and forgotten with its end.
 const WINDOW: Duration = Duration::from_secs(60);
 /// 4 rows of 16,384 counters, twice: 1 MiB. Two addresses share a counter in all rows once in 7 * 10^16.
 const ROWS: usize = 4;
@@ -31,9 +31,9 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// Counts a failure of `address` at `now`, a monotonic time.
-    pub fn count(&self, address: IpAddr, now: Duration) {
-        self.window(now).incr(key(address), 1);
+    /// Counts a failure of `address` at `now`, a monotonic time. Whether it is the one that reaches `limit`.
+    pub fn count(&self, address: IpAddr, limit: u32, now: Duration) -> bool {
+        self.window(now).incr(key(address), 1) == isize::try_from(limit).unwrap_or(isize::MAX)
     }
 
     /// Whether `address` has failed `limit` times or more lately.
@@ -63,7 +63,6 @@ impl Guesses {
 fn key(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // The documentation range is nobody's, so that no IPv4 address shares a key with a network.
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).expect("64 bits are left"),
     }
 }
@@ -85,10 +84,10 @@ mod tests {
         let guesses = Guesses::default();
         let (bad, good) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..9 {
-            guesses.count(bad, at(70));
+            assert!(!guesses.count(bad, 10, at(70)));
         }
         assert!(!guesses.is_slowed(bad, 10, at(70)));
-        guesses.count(bad, at(71));
+        assert!(guesses.count(bad, 10, at(71)), "the tenth is worth a word");
         assert!(guesses.is_slowed(bad, 10, at(119)) && !guesses.is_slowed(good, 10, at(119)));
         assert_eq!(Guesses::retry_after(at(119)), 1);
         assert!(!guesses.is_slowed(bad, 10, at(120)));
@@ -98,7 +97,7 @@ mod tests {
     #[test]
     fn a_network_of_ipv6_is_one() {
         let guesses = Guesses::default();
-        guesses.count(address("2001:db8::1"), at(1));
+        guesses.count(address("2001:db8::1"), 10, at(1));
         assert!(guesses.is_slowed(address("2001:db8::ffff:2"), 1, at(1)));
         assert!(!guesses.is_slowed(address("2001:db8:0:1::1"), 1, at(1)));
     }

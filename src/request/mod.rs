@@ -2,6 +2,8 @@
 //! status. Each stage returns a proof that the next one needs, or a reason to refuse.
 
 pub mod credential;
+pub mod framing;
+pub mod guesses;
 pub mod jwt;
 pub mod query;
 pub mod rate_limit;

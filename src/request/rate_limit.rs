@@ -33,6 +33,11 @@ impl Clock {
         Self::at(START.elapsed(), SystemTime::now())
     }
 
+    /// Time since some fixed moment; never runs backwards.
+    pub fn monotonic(self) -> Duration {
+        Duration::from_nanos(self.monotonic)
+    }
+
     /// A given time: `monotonic` since any fixed moment. A wall clock before 1970 counts as 1970.
     pub fn at(monotonic: Duration, wall: SystemTime) -> Self {
         Self {

@@ -271,6 +271,10 @@ impl HeldSession {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Some(HttpTask::Header(head, false));
         }
+        if !self.client_mut().is_body_done() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            // The rest of the upload will not be read: the client had better see that its connection ends here.
+            self.client_mut().set_keepalive(None);
+        }
         let request = self.client().req_header();
         let bodiless = end
             || request.method == Method::HEAD

@@ -205,6 +205,12 @@ fn limits() -> Object {
             "Requests under way at once in the whole daemon; one more gets 503.",
         )
         .or(LIMITS.max_requests_in_flight as u64),
+        Key::new(
+            "invalid_credentials_per_minute",
+            whole(0, 1_000_000),
+            "Invalid credentials that one address may show within a minute before it gets 429 until the minute is over; 0: any number.",
+        )
+        .or(LIMITS.invalid_credentials_per_minute),
         Key::new("http2_max_streams", whole(1, 10_000), "Streams at once on one HTTP/2 connection.")
             .or(LIMITS.http2_max_streams),
     ];
