@@ -4,7 +4,7 @@
 LISTEN ?= 127.0.0.1:8080
 
 .DEFAULT_GOAL := help
-.PHONY: help run test ci fmt build
+.PHONY: help run test ci fmt build deb
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,3 +32,7 @@ fmt: ## Format the code
 build: ## Build the optimised binary, target/release/requestrocket-edge (takes minutes)
 	@scripts/setup.sh build
 	cargo build --locked --release
+
+deb: ## Build the Debian package, target/debian/*.deb (takes minutes); scripts/check-deb.sh tries it
+	@scripts/setup.sh deb
+	cargo deb --locked
