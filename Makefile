@@ -17,13 +17,14 @@ test: ## Run all tests, real clients included
 	@scripts/setup.sh test
 	cargo test --locked
 
-ci: ## Check everything: format, lints, tests, samples, units, dependencies
+ci: ## Check everything: format, lints, tests, samples, units, package, dependencies
 	@scripts/setup.sh ci
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory test
 	scripts/check-samples.sh
 	scripts/check-units.sh
+	scripts/check-package.sh
 	scripts/check-dependencies.sh
 
 fmt: ## Format the code

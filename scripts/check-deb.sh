@@ -60,7 +60,7 @@ note "making a $suite"
 debootstrap --variant=minbase --include=systemd,procps "$suite" "$root" >"$work/debootstrap.log" ||
   { tail -n 20 "$work/debootstrap.log" >&2 && fail "debootstrap failed"; }
 cp "$work/first.deb" "$work/second.deb" "$root/root/"
-inside find / -xdev \( -path /proc -o -path /var/lib/dpkg \) -prune -o -print | sort >"$work/before"
+inside find / -xdev \( -path /proc -o -path /run -o -path /var/lib/dpkg \) -prune -o -print | sort >"$work/before"
 
 # is MODE OWNER:GROUP FILE
 is() {
@@ -119,10 +119,10 @@ inside sh -c "mkdir -p /var/log/$name && echo line >/var/log/$name/access.log"
 inside dpkg --purge $name >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "it cannot be purged"; }
 ! inside getent passwd $name || fail "the user stays"
 ! inside getent group $name || fail "the group stays"
-inside find / -xdev \( -path /proc -o -path /var/lib/dpkg \) -prune -o -print | sort >"$work/after"
-# Files that any installation leaves: backups of the user database, caches, logs.
-left=$(comm -13 "$work/before" "$work/after" | grep -vE '^(/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/etc/\.pwd\.lock|/var/cache/|/var/log/)' || true)
-left+=$(grep -F "$name" "$work/after" || true)
+inside find / -xdev \( -path /proc -o -path /run -o -path /var/lib/dpkg \) -prune -o -print | sort >"$work/after"
+# Backups of the user database stay after any change of it.
+backups='^/etc/((passwd|group|shadow|gshadow|subuid|subgid)-|\.pwd\.lock)$'
+left=$(comm -13 "$work/before" "$work/after" | grep -vE "$backups" || true)
 [ -z "$left" ] || fail "purging left: $left"
 
 note "installs, upgrades, removes and purges cleanly in $suite"
