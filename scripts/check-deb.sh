@@ -57,7 +57,7 @@ else
 fi
 
 note "making a $suite"
-debootstrap --variant=minbase --include=systemd,procps "$suite" "$root" >"$work/debootstrap.log" ||
+debootstrap --variant=minbase --include=systemd,procps,ca-certificates "$suite" "$root" >"$work/debootstrap.log" ||
   { tail -n 20 "$work/debootstrap.log" >&2 && fail "debootstrap failed"; }
 cp "$work/first.deb" "$work/second.deb" "$root/root/"
 inside find / -xdev \( -path /proc -o -path /run -o -path /var/lib/dpkg \) -prune -o -print | sort >"$work/before"
