@@ -24,7 +24,12 @@ command -v debootstrap >/dev/null || { echo "deb: needs debootstrap" >&2 && exit
 scripts/setup.sh deb
 
 work=$(mktemp -d)
-trap 'rm -rf --one-file-system "$work"' EXIT
+# debootstrap mounts /proc there, and leaves it when it is interrupted.
+cleanup() {
+  awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/mounts | sort -r | xargs --no-run-if-empty umount --lazy
+  rm -rf --one-file-system "$work"
+}
+trap cleanup EXIT
 root=$work/root
 
 fail() { echo "deb: $*" >&2 && exit 1; }
