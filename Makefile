@@ -4,7 +4,7 @@
 LISTEN ?= 127.0.0.1:8080
 
 .DEFAULT_GOAL := help
-.PHONY: help run test ci fmt build
+.PHONY: help run test ci fmt build deb
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,13 +17,14 @@ test: ## Run all tests, real clients included
 	@scripts/setup.sh test
 	cargo test --locked
 
-ci: ## Check everything: format, lints, tests, samples, units, dependencies
+ci: ## Check everything: format, lints, tests, samples, units, package, dependencies
 	@scripts/setup.sh ci
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory test
 	scripts/check-samples.sh
 	scripts/check-units.sh
+	scripts/check-package.sh
 	scripts/check-dependencies.sh
 
 fmt: ## Format the code
@@ -32,3 +33,7 @@ fmt: ## Format the code
 build: ## Build the optimised binary, target/release/requestrocket-edge (takes minutes)
 	@scripts/setup.sh build
 	cargo build --locked --release
+
+deb: ## Build the Debian package, target/debian/*.deb (takes minutes); scripts/check-deb.sh tries it
+	@scripts/setup.sh deb
+	cargo deb --locked

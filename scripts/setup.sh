@@ -4,6 +4,7 @@
 #   scripts/setup.sh build    to build and run
 #   scripts/setup.sh test     the same, and to run all tests
 #   scripts/setup.sh ci       the same, and for `make ci`
+#   scripts/setup.sh deb      to build, and to pack the Debian package
 #
 # Says nothing when nothing is missing. Without apt-get or the right to use it: says what to install, and fails.
 set -euo pipefail
@@ -11,8 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 purpose=${1:-build}
 case $purpose in
-  build | test | ci) ;;
-  *) echo "setup: \`$purpose\` is none of build, test, ci" >&2 && exit 64 ;;
+  build | test | ci | deb) ;;
+  *) echo "setup: \`$purpose\` is none of build, test, ci, deb" >&2 && exit 64 ;;
 esac
 
 command_exists() { command -v "$1" >/dev/null 2>&1; }
@@ -42,6 +43,11 @@ missing() {
   command_exists cmake || echo cmake
   command_exists pkg-config || echo pkg-config
   [ "$purpose" = build ] && return
+
+  if [ "$purpose" = deb ]; then
+    command_exists dpkg-shlibdeps || echo dpkg-dev
+    return
+  fi
 
   command_exists curl || echo curl
   nginx_exists || echo nginx-light
@@ -108,4 +114,11 @@ if [ "$purpose" = ci ]; then
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
   # Unoptimised: it is built once and runs for seconds.
   cargo deny --version >/dev/null 2>&1 || cargo install --locked --debug cargo-deny
+fi
+
+if [ "$purpose" = deb ]; then
+  # Of one version: another one may write other maintainer scripts.
+  cargo_deb=3.8.0
+  [ "$(cargo deb --version 2>/dev/null)" = "cargo-deb $cargo_deb" ] ||
+    cargo install --locked --debug cargo-deb --version "=$cargo_deb"
 fi

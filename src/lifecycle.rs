@@ -30,8 +30,6 @@ use crate::systemd;
 const SETTLE: Duration = Duration::from_millis(100);
 /// But not for ever, when something writes without pause.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
-/// Requests under way get this long: the longest that a target may take, and a little for its answer.
-const DRAIN: Duration = Duration::from_secs(75);
 /// After a handover both processes accept for this long, so that busy keep-alive connections are closed with an answer
 /// rather than under a request.
 const OVERLAP: Duration = Duration::from_secs(2);
@@ -79,14 +77,34 @@ enum Leave {
 ///
 /// # Errors
 /// When signals cannot be listened to, or Pingora's server has ended by itself.
-pub fn run(life: Life) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub fn run(life: Life, control: Control) -> io::Result<()> {
+    let Control { runtime, mut signals } = control;
     runtime.block_on(async {
-        let mut signals = Signals::new()?;
         let (life, reason) = serve(life, &mut signals).await?;
         leave(&life, &reason, &mut signals).await;
         Ok(())
     })
+}
+
+/// What listens to signals. Made before anything is bound: whoever can connect can be sure that a HUP does not kill.
+pub struct Control {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
+}
+
+impl Control {
+    /// Listens to signals from here on.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = {
+            let _runtime = runtime.enter();
+            Signals::new()?
+        };
+        Ok(Self { runtime, signals })
+    }
 }
 
 async fn serve(mut life: Life, signals: &mut Signals) -> io::Result<(Life, Leave)> {
@@ -175,7 +193,7 @@ async fn succeed(life: &mut Life) -> io::Result<bool> {
     match outcome {
         Ok(pid) => {
             log::info!("process {pid} serves, leaving");
-            systemd::succeeded_by(pid);
+            systemd::succeeded_by(pid, &format!("process {pid} serves, successor of {}", std::process::id()));
             Ok(true)
         }
         Err(error) => {
@@ -197,8 +215,9 @@ async fn leave(life: &Life, reason: &Leave, signals: &mut Signals) {
         systemd::stopping("draining");
     }
     life.leaving.store(true, Ordering::Relaxed);
-    let lead = if succeeded { OVERLAP } else { Duration::ZERO };
-    log::info!("draining: {} s for requests in flight", DRAIN.as_secs());
+    let shutdown = &life.snapshots.load().edge.shutdown;
+    let lead = if succeeded { shutdown.lead.max(OVERLAP) } else { shutdown.lead };
+    log::info!("leaving: taking connections for {} s, then up to {} s for requests in flight", lead.as_secs(), shutdown.drain.as_secs());
     let drained = async {
         tokio::time::sleep(lead).await;
         life.stop.send_replace(Some(ShutdownKind::Graceful));
@@ -206,7 +225,7 @@ async fn leave(life: &Life, reason: &Leave, signals: &mut Signals) {
     };
     tokio::select! {
         _ = signals.interrupt.recv() => drop(life.stop.send_replace(Some(ShutdownKind::Fast))),
-        () = tokio::time::sleep(lead + DRAIN) => log::warn!("{} clients are still connected, leaving all the same", life.connections.load(Ordering::Relaxed)),
+        () = tokio::time::sleep(lead + shutdown.drain) => log::warn!("{} clients are still connected, leaving all the same", life.connections.load(Ordering::Relaxed)),
         () = drained => {}
     }
 }

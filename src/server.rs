@@ -21,7 +21,7 @@ use crate::admin::{Admin, View};
 use crate::config::model::{Config, Edge};
 use crate::config::{Loader, Problem, Problems};
 use crate::handover::Inherited;
-use crate::lifecycle::{self, Life, ShutdownKind};
+use crate::lifecycle::{self, Control, Life, ShutdownKind};
 use crate::listen::{self, Bound};
 use crate::observe::access_log::{AccessLog, Writer};
 use crate::observe::metrics::{Gauges, Metrics};
@@ -56,6 +56,7 @@ pub struct Daemon {
     more: Vec<AddService>,
     warnings: Vec<Problem>,
     started: Instant,
+    control: Control,
 }
 
 /// Adds a service to Pingora's server, in the thread that runs it.
@@ -68,6 +69,7 @@ impl Daemon {
     /// [`Unserved`]: with nothing bound and nothing started.
     pub fn prepare(loader: Loader) -> Result<Self, Unserved> {
         let started = Instant::now();
+        let control = Control::new().map_err(|error| other("cannot listen to signals", &error))?;
         let mut inherited =
             Inherited::receive().map_err(|error| other("cannot take over from the predecessor", &error))?;
         let (loader, loaded) = Reloader::start(loader).map_err(Unserved::Config)?;
@@ -93,6 +95,7 @@ impl Daemon {
             more: Vec::new(),
             warnings: loaded.warnings,
             started,
+            control,
         })
     }
 
@@ -176,7 +179,7 @@ impl Daemon {
             stop,
             server_ended: Box::new(move || pingora.is_finished()),
         };
-        let lived = lifecycle::run(life).map_err(|error| other("cannot go on", &error));
+        let lived = lifecycle::run(life, self.control).map_err(|error| other("cannot go on", &error));
         log::info!("leaving with {} requests in flight", in_flight.load(Ordering::Relaxed));
         access_log.end(writer);
         lived

@@ -27,9 +27,9 @@ pub fn status(note: &str) {
     tell(&[NotifyState::Status(note)]);
 }
 
-/// From here on, process `pid` is the service.
-pub fn succeeded_by(pid: u32) {
-    tell(&[NotifyState::MainPid(pid)]);
+/// From here on, process `pid` is the service. With `note` on its behalf: it spoke before it was listened to.
+pub fn succeeded_by(pid: u32, note: &str) {
+    tell(&[NotifyState::MainPid(pid), NotifyState::Status(note)]);
 }
 
 /// The daemon is well.
