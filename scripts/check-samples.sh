@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Loads every sample configuration with the real binary. Secrets that the samples name are filled with placeholders.
+# Loads every sample configuration with the real binary, and validates its files against the schemas that the binary prints. Secrets that the samples name are filled with placeholders.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 shopt -s nullglob
@@ -33,3 +33,16 @@ for sample in "${samples[@]}"; do
   echo "samples: $sample"
   cargo run --quiet --locked -- check -c "$sample"
 done
+
+schemas=$(mktemp -d)
+trap 'rm -rf "$CREDENTIALS_DIRECTORY" "$schemas"' EXIT
+cargo run --quiet --locked -- schema >"$schemas/main.json"
+cargo run --quiet --locked -- schema --fragment >"$schemas/fragment.json"
+checker=target/check-jsonschema/bin/check-jsonschema
+[ -x $checker ] || { echo "samples: $checker is missing; scripts/setup.sh ci installs it" >&2 && exit 1; }
+fragments=(conf/*.d/*.yaml)
+$checker --check-metaschema "$schemas"/*.json
+$checker --schemafile "$schemas/main.json" "${samples[@]}"
+if [ ${#fragments[@]} -gt 0 ]; then
+  $checker --schemafile "$schemas/fragment.json" "${fragments[@]}"
+fi

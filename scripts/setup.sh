@@ -33,6 +33,13 @@ python_requests() {
   return 1
 }
 
+checker=target/check-jsonschema
+
+# A validator of JSON Schemas that is not ours, in a place of its own: it is nobody else's business.
+checker_exists() { [ -x $checker/bin/check-jsonschema ]; }
+
+python_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
 # Running a single source file takes the compiler too, so a mere JRE will not do.
 jdk_exists() { command_exists java && command_exists javac; }
 
@@ -57,6 +64,7 @@ missing() {
   command_exists promtool || echo prometheus
   [ "$purpose" = test ] && return
 
+  checker_exists || python_venv || printf '%s\n' python3 python3-venv
   if compgen -G 'systemd/*.service' >/dev/null; then
     command_exists systemd-analyze || echo systemd
   fi
@@ -114,6 +122,10 @@ if [ "$purpose" = ci ]; then
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
   # Unoptimised: it is built once and runs for seconds.
   cargo deny --version >/dev/null 2>&1 || cargo install --locked --debug cargo-deny
+  if ! checker_exists; then
+    python3 -m venv $checker
+    $checker/bin/pip install --quiet --disable-pip-version-check "check-jsonschema==0.39.0"
+  fi
 fi
 
 if [ "$purpose" = deb ]; then

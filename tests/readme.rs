@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use requestrocket_edge::config::{Document, schema};
 use tempfile::TempDir;
 
 const README: &str = include_str!("../README.md");
@@ -54,6 +55,20 @@ fn its_configurations_load_without_a_word() {
         let said = [checked.stdout, checked.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(checked.status.success() && said.is_empty(), "{}\n{said}\nof\n{}", checked.status, files[0].text);
+    }
+}
+
+#[test]
+fn its_configurations_are_valid_by_the_schema() {
+    for files in configurations() {
+        for (index, file) in files.iter().enumerate() {
+            let document = if index == 0 { Document::Main } else { Document::Fragment };
+            let schema = serde_json::from_str(&schema(document)).expect("the schema is JSON");
+            let validator = jsonschema::draft202012::new(&schema).expect("the schema is one of draft 2020-12");
+            let value: serde_json::Value = serde_yaml::from_str(&file.text).expect("YAML");
+            let errors: Vec<_> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{errors:?}\nof\n{}", file.text);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod lists;
 mod loader;
 pub mod model;
 mod node;
+mod patterns;
 mod problem;
 mod rules;
 mod schema;

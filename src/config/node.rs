@@ -6,19 +6,16 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 use rustls_pki_types::CertificateDer;
 use serde_yaml::{Mapping, Value};
 
 use super::files::Fingerprints;
 use super::problem::{Problem, alternatives, closest, listed, quoted};
 use super::units;
-
-/// Compiled size of one pattern, and of its cache in each thread: thousands of ordinary patterns fit, an exploding one does not.
-const REGEX_BYTES: usize = 1 << 20;
 
 /// Nothing here waits longer: what does is a slip of the hand.
 pub(super) const LONGEST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -228,26 +225,6 @@ impl<'a> Node<'a> {
         Some(text.into())
     }
 
-    /// A pattern, compiled once for all places that use it.
-    pub fn regex(self) -> Option<Arc<Regex>> {
-        let pattern = self.text()?;
-        if let Some(known) = self.source.notes.borrow().regexes.get(pattern) {
-            return Some(Arc::clone(known));
-        }
-        let shared = self.source.shared.regexes.lock().unwrap_or_else(PoisonError::into_inner).get(pattern).cloned();
-        let regex = match shared {
-            Some(regex) => regex,
-            None => match compiled(pattern) {
-                Ok(regex) => Arc::new(regex),
-                Err(error) => return self.wrong(&regex_reason(&error)),
-            },
-        };
-        let mut pool = self.source.shared.regexes.lock().unwrap_or_else(PoisonError::into_inner);
-        let regex = pool.entry(pattern.to_owned()).or_insert(regex).clone();
-        self.source.notes.borrow_mut().regexes.insert(pattern.to_owned(), regex.clone());
-        Some(regex)
-    }
-
     /// Every item of a list, read by `read`; one that cannot be read is left out once its problem is noted.
     pub fn items<'s, T>(&'s self, mut read: impl FnMut(Node<'s>) -> Option<T>) -> Option<Vec<T>> {
         let Value::Sequence(values) = self.value else {
@@ -384,12 +361,6 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// With `.` for every character: were a line break none of them, `%0A` in a request would escape a deny rule of `^/admin/.+$`.
-fn compiled(pattern: &str) -> Result<Regex, regex::Error> {
-    let mut builder = RegexBuilder::new(pattern);
-    builder.dot_matches_new_line(true).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build()
-}
-
 fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -397,15 +368,4 @@ fn scalar_text(value: &Value) -> Option<String> {
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     }
-}
-
-/// Why a pattern does not compile, without the picture of it that takes several lines.
-fn regex_reason(error: &regex::Error) -> String {
-    if let regex::Error::CompiledTooBig(_) = error {
-        return "is too large a regular expression; lower its repetition counts".to_owned();
-    }
-    let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default();
-    let reason = last.strip_prefix("error: ").unwrap_or(last);
-    format!("is not a regular expression: {reason}; write `\\` before a character that is meant literally")
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use serde_yaml::Mapping;
 
 use super::words::{duration, flag, form, network, one_of, scalar, size, socket_address, text, whole, words};
-use super::{Key, Object, Shape, entries, value};
+use super::{Key, Object, Shape, entries};
 use crate::config::edge::{
     self, ACCESS_LOG_KEYS, ADMIN_KEYS, DEFAULTS_KEYS, DNS_KEYS, HELD_RESPONSES_MEMORY, LIMITS, LIMITS_KEYS,
     LISTENER_KEYS, LONGEST_SHUTDOWN, MAX_STALE, POOL, POOL_KEYS, SHORTEST_DRAIN, SHUTDOWN, SHUTDOWN_KEYS,
@@ -69,12 +70,8 @@ pub(in crate::config) fn main() -> Object {
         Key::new("shutdown", Shape::Object(shutdown()), "How the daemon goes when it is told to with TERM.").or_empty(),
         Key::new("pool", Shape::Object(pool()), "Connections to targets that wait to be used again.").or_empty(),
         Key::new("dns", Shape::Object(dns()), "How the names of targets are resolved.").or_empty(),
-        Key::new("access_log", Shape::Object(access_log()), "One line of JSON for each request.").or(value(
-            &json!({ "path": "stdout" }),
-        )
-        .as_mapping()
-        .cloned()
-        .expect("a mapping")),
+        Key::new("access_log", Shape::Object(access_log()), "One line of JSON for each request.")
+            .or(Mapping::from_iter([("path".into(), "stdout".into())])),
     ];
     keys.extend(entries::lists());
     Object::new("main", &edge::KEYS, keys).and(&json!({

@@ -10,6 +10,9 @@ use super::Shape;
 /// Patterns here keep to what ECMAScript, Python and Rust read the same way.
 const HEADER_NAME: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 
+/// An IPv6 address, by its two colons or more.
+const V6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*";
+
 pub(super) fn scalar(json: &Value) -> Shape {
     Shape::Scalar(super::value(json))
 }
@@ -78,14 +81,13 @@ pub(super) fn socket_address(port_required: bool) -> Shape {
     let (v4, v6) = (v4(), "[0-9A-Fa-f:.]+(?:%[0-9]+)?");
     let pattern = match port_required {
         true => format!("^(?:{v4}|\\[{v6}\\]){port}$"),
-        false => format!("^(?:(?:{v4}|\\[{v6}\\]){port}|{v4}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$"),
+        false => format!("^(?:(?:{v4}|\\[{v6}\\]){port}|{v4}|{V6})$"),
     };
     form(&pattern, "Write an address with a port, like `127.0.0.1:8080` or `[::1]:8080`")
 }
 
 pub(super) fn network() -> Shape {
-    let v6 = "[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";
-    let pattern = format!("^(?:{}(?:/{})?|{v6}(?:/{})?)$", v4(), between(0, 32), between(0, 128));
+    let pattern = format!("^(?:{}(?:/{})?|{V6}(?:/{})?)$", v4(), between(0, 32), between(0, 128));
     form(&pattern, "Write a network like `10.0.0.0/8`, or an address")
 }
 

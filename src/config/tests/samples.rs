@@ -126,11 +126,20 @@ fn the_sample_shows_every_key_and_its_default() {
     let (sample, bare) =
         (Folder::new().write("edge.yaml", &conf.replace("include:", "# include:")).load(), Folder::new().load());
     let shown = |edge: &model::Edge| {
-        let (limits, pool) = (&edge.limits, &edge.pool);
+        let (limits, pool, shutdown) = (&edge.limits, &edge.pool, edge.shutdown);
         let times = [limits.header_timeout, limits.keepalive_timeout, limits.body_timeout, limits.write_timeout];
         let streams = (limits.requests_per_connection, limits.http2_max_streams);
         let sizes = [limits.max_header_bytes, limits.max_headers, limits.max_requests_in_flight, pool.max_idle];
-        (times, streams, sizes, pool.idle_timeout, edge.dns.max_stale, edge.held_responses_memory, edge.threads)
+        (
+            times,
+            streams,
+            sizes,
+            pool.idle_timeout,
+            edge.dns.max_stale,
+            edge.held_responses_memory,
+            edge.threads,
+            shutdown,
+        )
     };
     assert_eq!(shown(&sample.config.edge), shown(&bare.config.edge));
 }
