@@ -139,7 +139,9 @@ pub(super) fn certificate() -> Object {
 fn admin() -> Object {
     let about = "Address and port. Keep it off public addresses: nothing asks for a credential there.";
     let address = Key::new("address", socket_address(true), about).required().like(&json!(["127.0.0.1:9091"]));
-    Object::new("admin", &ADMIN_KEYS, vec![address])
+    let about = "Names it answers to, beside addresses and `localhost`; requests that name another host are refused.";
+    let hosts = Key::new("hosts", Shape::list(text()), about).or(super::value(&json!([])));
+    Object::new("admin", &ADMIN_KEYS, vec![address, hosts])
 }
 
 fn defaults() -> Object {
