@@ -192,11 +192,16 @@ async fn a_connection_takes_a_bounded_number_of_requests() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).edge("limits: { requests_per_connection: 3 }").start().await;
     let mut client = edge.connect().await;
-    for request in 1..=3 {
+    let mut taken = 0;
+    loop {
         let answer = client.exchange(&edge.get("/api/demo/x").bearer("k1")).await;
         answer.expect_granted(200);
-        assert_eq!(answer.reusable, request < 3, "request {request}: {answer:?}");
+        taken += 1;
+        if !answer.reusable || taken == 10 {
+            break;
+        }
     }
+    assert_eq!(taken, 3);
     assert!(client.rest().await.is_empty());
 }
 

@@ -86,7 +86,8 @@ impl Edge {
     }
 
     pub fn admin(&self, path: &str) -> Request {
-        Request::new(self.admin.address(), "GET", path)
+        let address = self.admin.address();
+        Request::new(address, "GET", path).header("Host", &address.to_string())
     }
 
     pub async fn connect(&self) -> Connection {
