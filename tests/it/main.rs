@@ -20,6 +20,7 @@ mod credentials;
 mod dns;
 mod forwarding;
 mod http2;
+mod isolation;
 mod jwt;
 mod limits;
 mod paths;

@@ -134,6 +134,13 @@ impl Edge {
         code
     }
 
+    /// Bytes of memory that the process has resident.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("our child runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of its own");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     pub fn stdout(&self) -> String {
         self.stdout.lock().expect("no reader panics").clone()
     }
