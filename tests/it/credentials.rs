@@ -241,7 +241,7 @@ proxies:
 }
 
 #[tokio::test]
-#[ignore = "guessing is not slowed down yet"]
+
 async fn guessing_is_slowed_down() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).start().await;
