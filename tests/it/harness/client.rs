@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Answer, End, PATIENCE, Request, within};
@@ -32,7 +32,14 @@ pub struct Head {
 
 impl Connection {
     pub async fn to(address: SocketAddr) -> Self {
-        let stream = within(PATIENCE, "connect", TcpStream::connect(address)).await.expect("the edge listens");
+        Self::from("127.0.0.1", address).await
+    }
+
+    /// As another client: all of 127.0.0.0/8 is ours.
+    pub async fn from(client: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(client.parse().expect("an address"), 0)).expect("a loopback address");
+        let stream = within(PATIENCE, "connect", socket.connect(address)).await.expect("the edge listens");
         stream.set_nodelay(true).expect("a TCP socket");
         let (socket, output) = stream.into_split();
         Self { input: Input { socket, buffer: Vec::new() }, output }
