@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Edge, Origin, Request};
+use crate::harness::{Connection, Edge, Origin, Request, eventually};
 
 /// `(spelling of the Authorization header, whether it is let in)` for each type.
 const SPELLINGS: &[(&str, &[(&str, bool)])] = &[
@@ -241,20 +241,25 @@ proxies:
 }
 
 #[tokio::test]
-
 async fn guessing_is_slowed_down() {
     let origin = Origin::replying(200).await;
-    let edge = Edge::to(&origin).start().await;
+    let edge = Edge::to(&origin).edge("limits: { invalid_credentials_per_minute: 20 }").start().await;
     let mut client = edge.connect().await;
-    for guess in 0..5000 {
+    for guess in 0..20 {
         let answer = client.exchange(&edge.get("/api/demo/users").bearer(&format!("guess-{guess}"))).await;
-        if answer.status == 429 {
-            assert!(answer.header("retry-after").is_some(), "{answer:?}");
-            return;
-        }
         answer.expect_denied().expect_reusable();
     }
-    panic!("5000 guesses from one address, and none was slowed down");
+    let answer = client.exchange(&edge.get("/api/demo/users").bearer("guess-20")).await;
+    answer.expect_status(429).expect_whole().expect_reusable().expect_proxy_error("http_request_denied");
+    let seconds: u64 = answer.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    assert!((1..=60).contains(&seconds), "{answer:?}");
+    // A connection of its own does not help, an address of its own does.
+    edge.get("/api/demo/users").bearer("guess-21").await.expect_status(429);
+    let mut neighbour = Connection::from("127.0.0.2", edge.address()).await;
+    neighbour.exchange(&edge.get("/api/demo/users").bearer("guess-22")).await.expect_denied();
+    neighbour.exchange(&edge.get("/api/demo/users").bearer("k1")).await.expect_granted(200);
+    // One line, for whoever bans addresses.
+    eventually("a warning", async || edge.stderr().matches("client 127.0.0.1: ").count() == 1).await;
 }
 
 #[tokio::test]

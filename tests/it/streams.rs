@@ -106,6 +106,22 @@ async fn a_tunnel_has_no_size_limit() {
 }
 
 #[tokio::test]
+async fn no_tunnel_ends_before_it_has_begun() {
+    // The target says 101 in the moment it has the request: sooner than the edge notes that a GET has no body.
+    let origin = Origin::scripted(echo_after_upgrade).await;
+    let edge = Edge::to(&origin).unhurried().start().await;
+    let mut ended = 0;
+    for _ in 0..100 {
+        let mut client = edge.connect().await;
+        client.send(UPGRADE).await;
+        assert_eq!(client.head().await.status, 101);
+        client.send("ping").await;
+        ended += usize::from(client.until_end_or(4).await != b"ping");
+    }
+    assert_eq!(ended, 0, "of 100 tunnels");
+}
+
+#[tokio::test]
 async fn an_idle_tunnel_is_closed() {
     let origin = Origin::scripted(echo_after_upgrade).await;
     let edge = Edge::to(&origin).proxy("stream_idle_timeout: 300ms").start().await;

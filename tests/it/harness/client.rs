@@ -88,6 +88,12 @@ impl Connection {
         within(PATIENCE, "bytes", self.input.exactly(count)).await.expect("bytes before the end of the connection")
     }
 
+    /// So many bytes, or fewer where the connection ends before.
+    pub async fn until_end_or(&mut self, count: usize) -> Vec<u8> {
+        let bytes = within(PATIENCE, "bytes", self.input.exactly(count)).await;
+        bytes.unwrap_or_else(|| std::mem::take(&mut self.input.buffer))
+    }
+
     /// Everything until the peer closes or resets.
     pub async fn rest(&mut self) -> Vec<u8> {
         within(PATIENCE, "the end of the connection", async {
