@@ -217,7 +217,11 @@ async fn leave(life: &Life, reason: &Leave, signals: &mut Signals) {
     life.leaving.store(true, Ordering::Relaxed);
     let shutdown = &life.snapshots.load().edge.shutdown;
     let lead = if succeeded { shutdown.lead.max(OVERLAP) } else { shutdown.lead };
-    log::info!("leaving: taking connections for {} s, then up to {} s for requests in flight", lead.as_secs(), shutdown.drain.as_secs());
+    log::info!(
+        "leaving: taking connections for {} s, then up to {} s for requests in flight",
+        lead.as_secs(),
+        shutdown.drain.as_secs()
+    );
     let drained = async {
         tokio::time::sleep(lead).await;
         life.stop.send_replace(Some(ShutdownKind::Graceful));

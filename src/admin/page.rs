@@ -29,12 +29,28 @@ pub fn render(status: &Status) -> String {
         Moment(status.time),
     ); // writing to a String cannot fail, here and below
     tiles(&mut page, status);
-    section(&mut page, "Listeners", "address, certificates", &["address", "speaks", "certificate", "expires"], |page| {
-        status.listeners.iter().for_each(|one| listener(page, one));
-        status.listeners.len()
-    });
+    section(
+        &mut page,
+        "Listeners",
+        "address, certificates",
+        &["address", "speaks", "certificate", "expires"],
+        |page| {
+            status.listeners.iter().for_each(|one| listener(page, one));
+            status.listeners.len()
+        },
+    );
     let note = format!("the busiest of {}", status.proxies_total);
-    let columns = ["proxy", "target", "#requests", "#refused", "#failed", "#mean ms", "#of it target", "last failure", "rate limits, left of a minute"];
+    let columns = [
+        "proxy",
+        "target",
+        "#requests",
+        "#refused",
+        "#failed",
+        "#mean ms",
+        "#of it target",
+        "last failure",
+        "rate limits, left of a minute",
+    ];
     section(&mut page, "Proxies", &note, &columns, |page| {
         status.proxies.iter().for_each(|one| proxy(page, one));
         status.proxies.len()
@@ -105,7 +121,8 @@ fn listener(page: &mut String, listener: &ListenerStatus) {
         };
         let expires = certificate.expires.map(Moment);
         let expires = expires.map_or_else(String::new, |expires| expires.to_string());
-        let _ = write!(page, "<div class={class}>{} days <span class=quiet>{expires}</span></div>", certificate.days_left);
+        let _ =
+            write!(page, "<div class={class}>{} days <span class=quiet>{expires}</span></div>", certificate.days_left);
     }
 }
 
@@ -209,8 +226,7 @@ struct Span(u64);
 
 impl Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, hours, minutes, seconds) =
-            (self.0 / 86_400, self.0 / 3600 % 24, self.0 / 60 % 60, self.0 % 60);
+        let (days, hours, minutes, seconds) = (self.0 / 86_400, self.0 / 3600 % 24, self.0 / 60 % 60, self.0 % 60);
         match (days, hours, minutes) {
             (0, 0, 0) => write!(f, "{seconds} s"),
             (0, 0, _) => write!(f, "{minutes} min {seconds} s"),

@@ -270,7 +270,7 @@ async fn a_silent_http_2_target_is_a_504_and_is_told_to_stop() {
 async fn an_early_answer_of_an_http_2_target_releases_the_client() {
     let origin = H2Origin::cleartext(|mut stream| async move {
         stream.reply(413, &[], "enough").await;
-        std::future::pending::<()>().await;
+        // Dropped here, with which it says that it wants no more of the request (NO_ERROR, RFC 9113 section 8.1).
     })
     .await;
     let edge = Edge::to(&origin).target("http: 2").http2().proxy("timeout: 15s").start().await;
