@@ -32,7 +32,7 @@ pub fn render(status: &Status) -> String {
     section(
         &mut page,
         "Listeners",
-        "address, certificates",
+        "where clients connect",
         &["address", "speaks", "certificate", "expires"],
         |page| {
             status.listeners.iter().for_each(|one| listener(page, one));
@@ -49,7 +49,7 @@ pub fn render(status: &Status) -> String {
         "#mean ms",
         "#of it target",
         "last failure",
-        "rate limits, left of a minute",
+        "left of a minute",
     ];
     section(&mut page, "Proxies", &note, &columns, |page| {
         status.proxies.iter().for_each(|one| proxy(page, one));
@@ -73,11 +73,11 @@ fn readiness(ready: bool) -> &'static str {
 
 fn tiles(page: &mut String, status: &Status) {
     page.push_str("<div class=tiles>");
-    let held = format!("{} of {}", Bytes(status.held_bytes), Bytes(status.held_bytes_limit));
+    let held = format!("held answers, of {}", Bytes(status.held_bytes_limit));
     let tiles: [(&str, &dyn Display); 5] = [
         ("requests in flight", &status.requests_in_flight),
         ("clients connected", &status.client_connections),
-        ("held answers", &held),
+        (&held, &Bytes(status.held_bytes)),
         ("proxies", &status.proxies_total),
         ("generation", &status.generation),
     ];
@@ -141,7 +141,7 @@ fn proxy(page: &mut String, proxy: &ProxyStatus) {
         proxy.mean_target_ms,
     );
     if let Some(failure) = &proxy.last_failure {
-        let _ = write!(page, "{} <span class=quiet>{}</span>", failure.error, Moment(failure.time));
+        let _ = write!(page, "{}<small>{}</small>", failure.error, Moment(failure.time));
     }
     page.push_str("<td>");
     proxy.credentials.iter().for_each(|one| headroom(page, one));
@@ -156,7 +156,7 @@ fn headroom(page: &mut String, credential: &CredentialStatus) {
         Text(&credential.id),
     );
     if let (Some(left), Some(limit)) = (credential.day_left, credential.per_day) {
-        let _ = write!(page, " <span class=quiet>{left} of {limit} today</span>");
+        let _ = write!(page, "<small>{left} of {limit} today</small>");
     }
     page.push_str("</div>");
 }
