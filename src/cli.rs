@@ -93,6 +93,10 @@ pub fn run() -> ExitCode {
 
 fn serve(config: &Path) -> ExitCode {
     logging::start();
+    // No core dump and no debugger of the same user may read the secrets in memory. The unit says so too (LimitCORE=0).
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        log::warn!("memory stays readable for debuggers and core dumps: {error}");
+    }
     started(Daemon::prepare(Loader::new(config)).and_then(|daemon| {
         daemon.warnings().iter().for_each(|warning| log::warn!("{warning}"));
         daemon.serve()

@@ -94,8 +94,11 @@ impl Reloader {
     /// Tells the metrics which generation serves.
     fn tell(&self, snapshot: &Snapshot) {
         self.metrics.reloaded(snapshot.generation, snapshot.len());
-        let listeners: Vec<_> =
-            snapshot.listeners().filter_map(|(listener, tls)| Some((listener.address.to_string(), tls?))).collect();
+        let listeners: Vec<_> = snapshot
+            .listeners
+            .iter()
+            .filter_map(|(listener, tls)| Some((listener.address.to_string(), tls?)))
+            .collect();
         self.metrics.certificates(listeners.iter().flat_map(|(listener, tls)| {
             tls.expiries.iter().map(|expiry| (listener.as_str(), &*expiry.certificate, expiry.at))
         }));
@@ -160,9 +163,8 @@ pub fn folders<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
 
 /// Keys whose change a running daemon cannot follow.
 fn needs_restart(running: &Edge, next: &Edge) -> Vec<&'static str> {
-    let listeners = |edge: &Edge| -> Vec<_> {
-        edge.listeners.iter().map(|listener| (listener.address, listener.tls.is_some())).collect()
-    };
+    // How a listener speaks follows at once; where it is does not.
+    let listeners = |edge: &Edge| -> Vec<_> { edge.listeners.iter().map(|listener| listener.address).collect() };
     let limits = |edge: &Edge| {
         let limits = &edge.limits;
         (limits.header_timeout, limits.keepalive_timeout, limits.requests_per_connection, limits.http2_max_streams)

@@ -27,8 +27,7 @@ pub struct Snapshot {
     /// Counts up from 1 with every reload that was taken.
     pub generation: u64,
     pub edge: Arc<Edge>,
-    /// TLS of each listener that speaks it, in the order of `edge.listeners`.
-    tls: Box<[Option<Arc<ServerTls>>]>,
+    pub listeners: Arc<Listeners>,
     proxies: HashMap<Box<[u8]>, Arc<Entry>, ahash::RandomState>,
 }
 
@@ -49,11 +48,7 @@ impl Snapshot {
     /// Builds the generation of `config` that follows `before`, with the state that it inherits from `lasting`.
     pub fn build(config: Config, before: Option<&Self>, lasting: &Lasting) -> Self {
         lasting.held.resize(config.edge.held_responses_memory);
-        let tls = config.edge.listeners.iter().map(|listener| {
-            let before = before.and_then(|before| before.listener(&listener.address)?.1);
-            listener.tls.as_ref().map(|tls| ServerTls::build(tls, before))
-        });
-        let tls = tls.collect();
+        let listeners = Listeners::new(&config.edge, before.map(|before| &*before.listeners));
         let proxies = config
             .proxies
             .into_iter()
@@ -63,23 +58,7 @@ impl Snapshot {
             })
             .collect();
         let generation = before.map_or(1, |before| before.generation + 1);
-        Self { generation, edge: config.edge, tls, proxies }
-    }
-
-    /// The listener that a connection to `local` came in by, and its TLS.
-    pub fn listener(&self, local: &SocketAddr) -> Option<(&Listener, Option<&Arc<ServerTls>>)> {
-        let is_it = |listener: &Listener| {
-            let (address, any) = (listener.address, listener.address.ip().is_unspecified());
-            address.port() == local.port()
-                && (address.ip() == local.ip() || any && address.is_ipv4() == local.is_ipv4())
-        };
-        let listeners = self.edge.listeners.iter().zip(&self.tls);
-        listeners.into_iter().find(|(listener, _)| is_it(listener)).map(|(listener, tls)| (listener, tls.as_ref()))
-    }
-
-    /// All listeners with their TLS.
-    pub fn listeners(&self) -> impl Iterator<Item = (&Listener, Option<&Arc<ServerTls>>)> {
-        self.edge.listeners.iter().zip(self.tls.iter().map(Option::as_ref))
+        Self { generation, edge: config.edge, listeners: Arc::new(listeners), proxies }
     }
 
     /// All proxies, in no order.
@@ -100,6 +79,34 @@ impl Snapshot {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.proxies.is_empty()
+    }
+}
+
+/// Where clients connect, with the TLS that is spoken there.
+pub struct Listeners(Vec<(Listener, Option<Arc<ServerTls>>)>);
+
+impl Listeners {
+    fn new(edge: &Edge, before: Option<&Self>) -> Self {
+        let with_tls = |listener: &Listener| {
+            let before = before.and_then(|before| before.of(&listener.address)?.1);
+            let tls = listener.tls.as_ref().map(|tls| ServerTls::build(tls, before));
+            (listener.clone(), tls)
+        };
+        Self(edge.listeners.iter().map(with_tls).collect())
+    }
+
+    /// The listener that a connection to `local` came in by, and its TLS.
+    pub fn of(&self, local: &SocketAddr) -> Option<(&Listener, Option<&Arc<ServerTls>>)> {
+        self.iter().find(|(listener, _)| {
+            let (address, any) = (listener.address, listener.address.ip().is_unspecified());
+            address.port() == local.port()
+                && (address.ip() == local.ip() || any && address.is_ipv4() == local.is_ipv4())
+        })
+    }
+
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Listener, Option<&Arc<ServerTls>>)> {
+        self.0.iter().map(|(listener, tls)| (listener, tls.as_ref()))
     }
 }
 

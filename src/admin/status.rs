@@ -171,7 +171,8 @@ fn busiest(snapshot: &Snapshot) -> Vec<Arc<Entry>> {
 fn listeners(snapshot: &Snapshot) -> Vec<ListenerStatus> {
     let now = Timestamp::now().as_second();
     snapshot
-        .listeners()
+        .listeners
+        .iter()
         .map(|(listener, tls)| ListenerStatus {
             address: listener.address.to_string(),
             tls: tls.is_some(),

@@ -60,6 +60,7 @@ impl Edge {
 }
 
 /// One address that clients connect to.
+#[derive(Clone)]
 pub struct Listener {
     /// The address; its port is never 0.
     pub address: SocketAddr,

@@ -86,7 +86,7 @@ impl Metrics {
             target_errors: IntCounterVec::new(
                 Opts::new(
                     "requestrocket_target_errors_total",
-                    "Exchanges that a target failed, by the error of RFC 9209.",
+                    "Forwarded requests that the edge had to answer or cut, by the error of RFC 9209.",
                 ),
                 &["error"],
             )?,

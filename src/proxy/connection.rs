@@ -25,7 +25,7 @@ use pingora_proxy::HttpProxy;
 use super::exchange::InFlight;
 use super::{EdgeProxy, preamble};
 use crate::config::model::{ClientLimits, Edge};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listeners, Snapshot};
 
 /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). `PRI` is reserved: no HTTP/1 request begins with it.
 const PREFACE_START: &[u8; 3] = b"PRI";
@@ -73,6 +73,8 @@ impl Connection {
 pub struct Gate {
     proxy: Arc<HttpProxy<EdgeProxy>>,
     snapshots: Arc<ArcSwap<Snapshot>>,
+    /// What was bound.
+    first: Arc<Listeners>,
     http1: HttpServerOptions,
     http2: HttpServerOptions,
     h2: H2Options,
@@ -93,6 +95,7 @@ impl Gate {
         let limits = &edge.limits;
         Self {
             proxy: Arc::new(proxy),
+            first: Arc::clone(&snapshots.load().listeners),
             snapshots,
             http1: options(limits, false),
             http2: options(limits, true),
@@ -109,7 +112,8 @@ impl Gate {
         let ends = |end: Option<&EndAddr>| end.and_then(EndAddr::as_inet).copied();
         let (mut peer, local): (IpAddr, SocketAddr) = (ends(digest.peer_addr())?.ip(), ends(digest.local_addr())?);
         let snapshot = self.snapshots.load_full();
-        let (listener, tls) = snapshot.listener(&local)?;
+        // A listener that was taken out of the configuration goes on as it was until the next restart.
+        let (listener, tls) = snapshot.listeners.of(&local).or_else(|| self.first.of(&local))?;
         if listener.proxy_protocol {
             if !snapshot.edge.trusts(peer) {
                 log::debug!("{peer} is no trusted proxy, and speaks to a listener with the PROXY protocol");

@@ -151,3 +151,21 @@ async fn what_needs_a_restart_says_so() {
     within(ms(10_000), "a hint", hint).await;
     edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
 }
+
+#[tokio::test]
+async fn a_listener_that_is_taken_out_serves_on_until_the_restart() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).unhurried().start().await;
+    // Never bound: only the next start would.
+    let text = edge.read("edge.yaml").replacen(
+        "listeners:\n  - { address: 127.0.0.1:",
+        "listeners:\n  - { address: 127.0.0.2:",
+        1,
+    );
+    assert!(text.contains("127.0.0.2:"), "{text}");
+    edge.write("edge.yaml", text);
+    edge.signal("HUP");
+    let hint = eventually("a hint about the restart", async || edge.stderr().contains("listeners"));
+    within(ms(10_000), "a hint", hint).await;
+    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+}
