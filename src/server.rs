@@ -30,7 +30,7 @@ use crate::proxy::connection::Gate;
 use crate::reload::Reloader;
 use crate::request::guesses::Guesses;
 use crate::request::rate_limit::Limiters;
-use crate::response::hold::Budget;
+use crate::response::budget::Budget;
 use crate::snapshot::{Lasting, Snapshot};
 use crate::upstream::dns::Resolver;
 

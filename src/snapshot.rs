@@ -9,7 +9,7 @@ use crate::observe::traffic::Traffic;
 use crate::request::credential::Keyring;
 use crate::request::guesses::Guesses;
 use crate::request::rate_limit::{Limiter, Limiters};
-use crate::response::hold::Budget;
+use crate::response::budget::Budget;
 use crate::tls::ServerTls;
 use crate::upstream::dns::{Name, Resolver};
 use crate::upstream::peer::Peers;

@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 use super::record::Record;
-use crate::response::hold::Budget;
+use crate::response::budget::Budget;
 
 /// From a refusal, which takes microseconds, to the longest timeout.
 const DURATION_BUCKETS: &[f64] =

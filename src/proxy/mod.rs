@@ -4,6 +4,7 @@
 //! `Host`, credential. `response_filter`: labels, size. `fail_to_proxy`: 408, 413, 502, 503, 504. `logging`: what happened.
 
 pub mod admission;
+mod answer;
 pub mod connection;
 pub mod exchange;
 mod failure;
@@ -22,7 +23,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -30,12 +30,13 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::admission::{Admitted, Refused};
+use self::answer::{answer, answer_and_close, drain, keep, linger, prepare_for_refusal};
 use self::exchange::{Exchange, InFlight, Verdict};
 use self::failure::{End, Failed};
 use crate::config::model::TargetHost;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
-use crate::refusal::{PROXY_STATUS, REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
+use crate::refusal::{REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
 use crate::request::framing;
 use crate::request::guesses::Guesses;
 use crate::request::rate_limit::{Clock, policy_header};
@@ -46,13 +47,6 @@ use crate::snapshot::{Lasting, Snapshot};
 use crate::upstream::address;
 use crate::upstream::peer::Attempt;
 
-/// An unread body of at most this size is read to its end after a refusal, so that the connection stays usable.
-const DRAINED_BODY: u64 = 64 * 1024;
-/// And within this time.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a client that is still sending is listened to after its answer, before the connection is closed: closing at
-/// once would make its kernel throw the answer away (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(1);
 /// Addresses of one target that a request tries.
 const MAX_ADDRESSES: usize = 4;
 /// Marks an error whose meaning stands in [`Exchange::refusal`].
@@ -102,7 +96,7 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        match shielded(|| self.admit(session, exchange)) {
+        match shielded(|| self.admit(session, exchange)).unwrap_or_else(|fault| Err(fault.into())) {
             Ok(admitted) => {
                 exchange.verdict = Verdict::Admitted(Box::new(admitted));
                 Ok(false)
@@ -180,9 +174,12 @@ impl ProxyHttp for EdgeProxy {
             tls: connection.tls,
             request_id: &exchange.request_id,
         };
-        let proxy = &admitted.entry.proxy;
-        rewrite::rewrite(head, &admitted.line, &proxy.target, &proxy.target_credential.injection, &origin)?;
-        rewrite::keep_trailers(head, session.req_header())
+        let (target, injection) = (&admitted.entry.proxy.target, &admitted.entry.proxy.target_credential.injection);
+        let rewritten = shielded(|| {
+            rewrite::rewrite(head, &admitted.line, target, injection, &origin)?;
+            rewrite::keep_trailers(head, session.req_header())
+        });
+        rewritten.map_err(|fault| exchange.refused(fault))?
     }
 
     async fn request_body_filter(
@@ -431,131 +428,12 @@ impl Exchange {
 }
 
 /// A panic in a stage is a fault of ours with a log line (from the panic hook), not a dead connection.
-fn shielded(stage: impl FnOnce() -> Result<Admitted, Refused>) -> Result<Admitted, Refused> {
-    catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|_| Err(Refusal::Fault.into()))
+fn shielded<T>(stage: impl FnOnce() -> T) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(stage)).map_err(|_| Refusal::Fault)
 }
 
 fn unadmitted() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a phase ran for a request that was not admitted")
-}
-
-/// Answers in the target's place.
-async fn answer(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    refusal: Refusal,
-    warning: Option<HeaderValue>,
-) -> Result<()> {
-    let (head, body) = refusal.answer(&exchange.request_id, warning.as_ref());
-    exchange.refusal = Some(refusal);
-    let bodiless = session.req_header().method == Method::HEAD;
-    let client = &mut session.downstream_session;
-    client.write_response_header(Box::new(head)).await?;
-    if bodiless { client.finish_body().await } else { client.write_response_body(body, true).await }
-}
-
-/// The same after an exchange has begun: unless an answer is on its way already, which can only be cut.
-async fn answer_and_close(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    refusal: Refusal,
-    warning: Option<HeaderValue>,
-) -> Result<()> {
-    let begun = session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS);
-    if begun {
-        exchange.refusal = Some(refusal);
-        return Ok(());
-    }
-    if !session.downstream_session.is_body_done() {
-        // The rest of the upload will not be read.
-        session.set_keepalive(None);
-    }
-    answer(session, exchange, refusal, warning).await
-}
-
-/// What is still to come from a client that is refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unread {
-    Nothing,
-    /// So little that it is read to its end, for the connection to stay usable.
-    Little,
-    /// Unknown, or too much: the connection ends.
-    Much,
-}
-
-/// Looks at what is still to come, and tells the client with the answer whether its connection ends.
-fn prepare_for_refusal(session: &mut Session) -> Unread {
-    let headers = &session.req_header().headers;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    // Who waits for `100 Continue` may never send the body that we would wait for.
-    let waits = headers.contains_key(header::EXPECT);
-    let ServerSession::H1(http1) = &mut *session.downstream_session else { return Unread::Nothing };
-    if http1.is_body_done() {
-        return Unread::Nothing;
-    }
-    // Chunks of unknown length get their chance, too.
-    if length.is_none_or(|length| length <= DRAINED_BODY) && !waits {
-        return Unread::Little;
-    }
-    http1.set_server_keepalive(None);
-    Unread::Much
-}
-
-/// Reads the little that is still to come. What turns out to be more ends the connection.
-async fn drain(session: &mut Session, unread: Unread) {
-    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
-    if unread != Unread::Little {
-        return;
-    }
-    let before = http1.body_bytes_read() as u64;
-    let reading = async {
-        while let Ok(Some(_)) = http1.read_body_bytes().await {
-            if http1.body_bytes_read() as u64 - before > DRAINED_BODY {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await; // judged by what is left
-    if !http1.is_body_done() {
-        http1.set_server_keepalive(None);
-    }
-}
-
-/// Keeps an HTTP/1 connection whose exchange failed after its answer went out whole: Pingora would close it, though it is
-/// the target that is at fault.
-async fn keep(session: &mut Session, exchange: &Exchange) {
-    let Some(connection) = &exchange.connection else { return };
-    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
-    // Where a refusal was written, it was written whole; a target's answer that failed half-way was not.
-    let whole = exchange.refusal.as_ref().is_some_and(|refusal| {
-        http1.response_written().is_some_and(|head| head.status == refusal.status() && is_ours(head))
-    });
-    if !whole || !http1.is_body_done() || !http1.will_keepalive() {
-        return;
-    }
-    let settings = HttpPersistentSettings::for_session(&session.downstream_session);
-    let client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
-    if let Ok(Some(stream)) = client.finish().await {
-        connection.keep(ReusedHttpStream::from_reusable_stream(stream, settings));
-    }
-}
-
-/// Whether an answer is one that the edge has written.
-fn is_ours(head: &ResponseHeader) -> bool {
-    head.headers.contains_key(PROXY_STATUS) && !head.headers.contains_key(header::VIA)
-}
-
-/// Listens for a moment to a client that still sends although its answer is out and its connection will be closed.
-async fn linger(session: &mut Session) {
-    let waits = session.req_header().headers.contains_key(header::EXPECT);
-    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
-    if waits || http1.is_body_done() || http1.will_keepalive() || http1.response_written().is_none() {
-        return;
-    }
-    http1.set_total_drain_timeout(Some(LINGER));
-    let _ = http1.drain_request_body().await; // a client that hangs up meanwhile is what we wait for
 }
 
 /// Takes the held session away again.

@@ -11,7 +11,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +25,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::budget::{Budget, Reservation};
 use crate::config::model::ResponseMode;
 
 /// The slowest that a client may take a held answer, in bytes a second, on top of its write timeout: what is held counts
@@ -74,43 +74,6 @@ impl Halt {
     pub fn of(error: &Error) -> Option<Self> {
         let ErrorType::Custom(name) = error.etype() else { return None };
         Self::ALL.into_iter().find(|halt| halt.name() == *name)
-    }
-}
-
-/// Bytes that all held answers together may still take.
-#[derive(Debug)]
-pub struct Budget {
-    total: AtomicU64,
-    taken: AtomicU64,
-}
-
-impl Budget {
-    /// A budget of `total` bytes.
-    pub fn new(total: u64) -> Self {
-        Self { total: AtomicU64::new(total), taken: AtomicU64::new(0) }
-    }
-
-    /// Changes the total; what is taken stays taken.
-    pub fn resize(&self, total: u64) {
-        self.total.store(total, Ordering::Relaxed);
-    }
-
-    /// Bytes held at this moment.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        let total = self.total.load(Ordering::Relaxed);
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                taken.checked_add(bytes).filter(|taken| *taken <= total)
-            })
-            .is_ok()
-    }
-
-    fn give_back(&self, bytes: u64) {
-        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -204,28 +167,6 @@ struct Held {
     memory: Reservation,
 }
 
-/// Bytes taken from the budget, given back on drop.
-struct Reservation {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl Reservation {
-    fn grow(&mut self, bytes: u64) -> bool {
-        let granted = self.budget.take(bytes);
-        if granted {
-            self.bytes += bytes;
-        }
-        granted
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
-    }
-}
-
 impl Drop for HeldSession {
     fn drop(&mut self) {
         *self.slot.lock() = self.client.take();
@@ -292,7 +233,7 @@ impl HeldSession {
             self.stage = Stage::Streaming;
             self.renew();
         } else {
-            let memory = Reservation { budget: Arc::clone(&self.terms.budget), bytes: 0 };
+            let memory = Reservation::of(&self.terms.budget);
             self.held = Some(Held { header: head, chunks: Vec::new(), memory });
             return None;
         }
@@ -310,7 +251,7 @@ impl HeldSession {
             self.renew();
             return Ok(Some(HttpTask::Body(data, end)));
         };
-        if held.memory.bytes + size > self.terms.limit {
+        if held.memory.bytes() + size > self.terms.limit {
             return Err(Halt::TooLarge.error());
         }
         if let Some(data) = data.filter(|data| !data.is_empty()) {
@@ -327,9 +268,9 @@ impl HeldSession {
         let Some(Held { mut header, chunks, memory }) = self.held.take() else { return Ok(true) };
         // From here on the client's own pace counts, not the target's.
         self.stage = Stage::Done;
-        let patience = self.terms.write_timeout + Duration::from_secs(memory.bytes / MIN_TAKE_RATE);
+        let patience = self.terms.write_timeout + Duration::from_secs(memory.bytes() / MIN_TAKE_RATE);
         header.remove_header(&header::TRANSFER_ENCODING);
-        header.insert_header(header::CONTENT_LENGTH, memory.bytes)?;
+        header.insert_header(header::CONTENT_LENGTH, memory.bytes())?;
         let mut tasks = vec![HttpTask::Header(header, false)];
         tasks.extend(chunks.into_iter().map(|chunk| HttpTask::Body(Some(chunk), false)));
         tasks.push(trailers.map_or(HttpTask::Done, |trailers| HttpTask::Trailer(Some(trailers))));
@@ -572,15 +513,6 @@ impl CustomSession for HeldSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_budget_is_never_overdrawn_and_gives_back() {
-        let budget = Budget::new(100);
-        assert!(budget.take(60) && !budget.take(41) && budget.take(40));
-        assert_eq!(budget.taken(), 100);
-        budget.give_back(60);
-        assert!(budget.take(1) && !budget.take(u64::MAX));
-    }
 
     #[test]
     fn a_halt_survives_its_way_through_pingora() {
