@@ -13,6 +13,7 @@ use crate::config::model::ProxyCredential;
 use crate::refusal::Refusal;
 use crate::response::hold::Slot;
 use crate::snapshot::{Entry, Snapshot};
+use crate::upstream::pacing::Line;
 
 /// What has been decided over a request.
 pub enum Verdict {
@@ -58,6 +59,8 @@ pub struct TargetSide {
     pub answered: Option<Instant>,
     /// When the last piece of it was there.
     pub last_piece: Option<Instant>,
+    /// The connection, for who paces the upload.
+    pub line: Line,
     /// Addresses still to try.
     pub addresses: Option<std::vec::IntoIter<SocketAddr>>,
 }

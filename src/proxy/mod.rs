@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -153,10 +153,11 @@ impl ProxyHttp for EdgeProxy {
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.target.reused = reused;
+        exchange.target.line.set(digest.and_then(|digest| digest.socket_digest.clone()));
         Ok(())
     }
 
@@ -166,6 +167,10 @@ impl ProxyHttp for EdgeProxy {
         head: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if head.version == Version::HTTP_2 {
+            // Streams have windows of their own, and share the connection.
+            exchange.target.line.set(None);
+        }
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
         let connection = exchange.connection.as_ref().ok_or_else(unadmitted)?;
         let origin = Origin {
@@ -354,6 +359,7 @@ impl EdgeProxy {
             limit: proxy.max_response_body,
             mode: proxy.response,
             budget: Arc::clone(&self.lasting.held),
+            line: exchange.target.line.clone(),
         };
         // The held session times the body itself, over HTTP/2 too.
         session.set_read_timeout(None);

@@ -6,8 +6,8 @@
 //! [`CustomSession::read_body_or_idle`] all the time that it waits for the target. The trait is hidden in Pingora's
 //! documentation, hence the exact version in Cargo.toml and everything that touches it in this one file.
 //!
-//! Not raced here, since the loop is elsewhere then: connecting (the peer's connect timeouts), a target that does not take
-//! the upload (the peer's write timeout), a client that does not take the answer (the client's write timeout).
+//! Not raced here, since the loop is elsewhere then: connecting (the peer's connect timeouts), a client that does not take
+//! the answer (the client's write timeout), an HTTP/2 target that does not take the upload (the peer's write timeout).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{Budget, Reservation};
 use crate::config::model::ResponseMode;
+use crate::upstream::pacing::{self, Line, Pacer};
 
 /// The slowest that a client may take a held answer, in bytes a second, on top of its write timeout: what is held counts
 /// against everybody's memory.
@@ -93,6 +94,8 @@ pub struct Terms {
     pub limit: u64,
     pub mode: ResponseMode,
     pub budget: Arc<Budget>,
+    /// The connection to the target, to pace an upload by.
+    pub line: Line,
 }
 
 /// Where the client's own session is returned to when the exchange is over.
@@ -103,6 +106,7 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
     let slot = Slot::default();
     let mut client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
     let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
+    let wants_tunnel = client.is_upgrade_req();
     let due = match stage {
         Stage::Upload => terms.started + terms.body_timeout,
         _ => terms.started + terms.timeout,
@@ -116,6 +120,9 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
         clock: None,
         held: None,
         passed: 0,
+        pacer: Pacer::new(terms.line.clone()),
+        wants_tunnel,
+        begun: false,
         terms,
     }));
     slot
@@ -158,6 +165,11 @@ struct HeldSession {
     held: Option<Held>,
     /// Body bytes that were passed on without being held.
     passed: u64,
+    pacer: Pacer,
+    /// The client asks for another protocol on its connection.
+    wants_tunnel: bool,
+    /// The request header is on its way to the target.
+    begun: bool,
 }
 
 /// An answer that is complete only in here.
@@ -196,6 +208,21 @@ impl HeldSession {
             Stage::Streaming | Stage::Tunnel => self.due = Instant::now() + self.terms.idle_timeout,
             Stage::Answer | Stage::Done => {}
         }
+    }
+
+    /// Waits while the target takes no more of the upload. That is its time, not the client's.
+    async fn await_room(&mut self) -> Result<()> {
+        if self.pacer.has_room() {
+            return Ok(());
+        }
+        while !self.pacer.has_room() {
+            if self.pacer.stuck() > self.terms.timeout {
+                return Err(Halt::Deadline.error());
+            }
+            tokio::time::sleep(pacing::LOOK).await;
+        }
+        self.renew();
+        Ok(())
     }
 
     fn overdue(&self) -> Box<Error> {
@@ -359,6 +386,9 @@ impl CustomSession for HeldSession {
         if self.stage == Stage::Done {
             return self.client_mut().read_body_or_idle(no_body_expected).await;
         }
+        if self.stage == Stage::Upload {
+            self.await_room().await?;
+        }
         let due = self.due;
         let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if clock.deadline() != due {
@@ -371,6 +401,7 @@ impl CustomSession for HeldSession {
             read = client.read_body_or_idle(no_body_expected) => read?,
             () = clock => return Err(self.overdue()),
         };
+        self.pacer.handed(read.as_ref().map_or(0, Bytes::len));
         self.renew();
         if self.stage == Stage::Upload && self.client_mut().is_body_done() {
             self.upload_ended();
@@ -381,7 +412,14 @@ impl CustomSession for HeldSession {
     /// Pingora calls this when the request header is on its way to the target: connecting is over.
     fn enable_retry_buffering(&mut self) {
         self.connecting = self.terms.started.elapsed();
+        self.begun = true;
         self.client_mut().enable_retry_buffering();
+    }
+
+    /// Once a request for a tunnel is under way, its missing body is not reported: Pingora would pass the end of it on, and
+    /// where the target's 101 is faster, that end would end the tunnel.
+    fn is_body_empty(&mut self) -> bool {
+        !(self.wants_tunnel && self.begun) && self.client_mut().is_body_empty()
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -451,9 +489,6 @@ impl CustomSession for HeldSession {
     }
     async fn shutdown(&mut self, _code: u32, _context: &str) {
         self.client_mut().shutdown().await;
-    }
-    fn is_body_empty(&mut self) -> bool {
-        self.client_mut().is_body_empty()
     }
     fn body_bytes_sent(&self) -> usize {
         self.client().body_bytes_sent()

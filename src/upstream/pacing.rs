@@ -1,0 +1,80 @@
+//! The pace of an upload over HTTP/1: what the target's kernel takes, and no more.
+//!
+//! Pingora does not read a target's answer while a write to it is blocked. A target that answers early and reads no further
+//! would hold its client until the write times out. So the next piece of a body is handed on only while the socket will
+//! take it without blocking, which the kernel's own account of the connection tells (`TCP_INFO`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use pingora_core::protocols::SocketDigest;
+
+/// Bytes that may be under way beyond the congestion window. The send buffer grows with that window, to about twice its
+/// size, and starts above this on every Linux (`tcp_wmem`).
+const SLACK: u64 = 64 * 1024;
+/// Between two looks at a socket that is full.
+pub const LOOK: Duration = Duration::from_millis(2);
+
+/// The connection to the target, as soon as there is one: set by the phase that learns of it.
+#[derive(Clone, Default)]
+pub struct Line(Arc<ArcSwapOption<SocketDigest>>);
+
+impl Line {
+    /// From here on, this connection counts.
+    pub fn set(&self, socket: Option<Arc<SocketDigest>>) {
+        self.0.store(socket);
+    }
+}
+
+/// Paces one upload.
+pub struct Pacer {
+    line: Line,
+    socket: Option<Arc<SocketDigest>>,
+    /// Acknowledged bytes when this upload began, and at the last look.
+    base: u64,
+    acknowledged: u64,
+    handed: u64,
+    moved: Instant,
+}
+
+impl Pacer {
+    /// For an upload over `line`.
+    pub fn new(line: Line) -> Self {
+        Self { line, socket: None, base: 0, acknowledged: 0, handed: 0, moved: Instant::now() }
+    }
+
+    /// Whether the socket takes another piece without blocking.
+    pub fn has_room(&mut self) -> bool {
+        // An ordinary body is not worth a system call. What the first look then takes for unacknowledged is at most this.
+        if self.handed <= SLACK {
+            return true;
+        }
+        let Some(socket) = self.line.0.load_full() else { return true };
+        let Some(info) = socket.tcp_info() else { return true };
+        if !self.socket.as_ref().is_some_and(|known| Arc::ptr_eq(known, &socket)) {
+            (self.base, self.acknowledged) = (info.tcpi_bytes_acked, info.tcpi_bytes_acked);
+            (self.socket, self.moved) = (Some(socket), Instant::now());
+        }
+        if info.tcpi_bytes_acked != self.acknowledged {
+            (self.acknowledged, self.moved) = (info.tcpi_bytes_acked, Instant::now());
+        }
+        // TLS and chunk sizes make a little more of it on the wire than was handed on.
+        let under_way = self.handed.saturating_sub(self.acknowledged - self.base);
+        let room = under_way <= u64::from(info.tcpi_snd_cwnd) * u64::from(info.tcpi_snd_mss) + SLACK;
+        if room {
+            self.moved = Instant::now();
+        }
+        room
+    }
+
+    /// A piece was handed on.
+    pub fn handed(&mut self, bytes: usize) {
+        self.handed += bytes as u64;
+    }
+
+    /// For how long the target's kernel has taken nothing.
+    pub fn stuck(&self) -> Duration {
+        self.moved.elapsed()
+    }
+}
