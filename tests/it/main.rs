@@ -12,18 +12,24 @@
 
 mod harness;
 
+mod access_log;
 mod accounts;
+mod admin;
 mod certificates;
 mod cli;
 mod contract;
 mod credentials;
 mod dns;
 mod forwarding;
+mod handover;
 mod http2;
 mod isolation;
 mod jwt;
+mod life;
 mod limits;
+mod listeners;
 mod paths;
+mod proxy_protocol;
 mod rate_limit;
 mod reload;
 mod retries;
@@ -31,5 +37,6 @@ mod rules;
 mod secrecy;
 mod smuggling;
 mod streams;
+mod systemd;
 mod targets;
 mod timing;

@@ -4,21 +4,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Answer, End, PATIENCE, Request, within};
 
 /// One connection to the edge.
 pub struct Connection {
     input: Input,
-    output: OwnedWriteHalf,
+    output: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
 /// The reading side with what has been read too far.
 struct Input {
-    socket: OwnedReadHalf,
+    socket: Box<dyn AsyncRead + Send + Unpin>,
     buffer: Vec<u8>,
 }
 
@@ -41,13 +40,19 @@ impl Connection {
         socket.bind(SocketAddr::new(client.parse().expect("an address"), 0)).expect("a loopback address");
         let stream = within(PATIENCE, "connect", socket.connect(address)).await.expect("the edge listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        let (socket, output) = stream.into_split();
-        Self { input: Input { socket, buffer: Vec::new() }, output }
+        Self::over(stream)
+    }
+
+    /// Over whatever connects the two: TLS.
+    pub fn over(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
+        let (socket, output) = tokio::io::split(stream);
+        Self { input: Input { socket: Box::new(socket), buffer: Vec::new() }, output: Box::new(output) }
     }
 
     /// Sends bytes as they are. That the peer has closed shows in what it answered.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _ = self.output.write_all(bytes.as_ref()).await;
+        let _ = self.output.flush().await;
         self
     }
 
@@ -59,6 +64,7 @@ impl Connection {
         let upload = async {
             let _ = output.write_all(&head).await;
             let _ = output.write_all(&payload).await;
+            let _ = output.flush().await;
             std::future::pending::<Answer>().await
         };
         let download = within(PATIENCE, "an answer", input.answer(request.method == "HEAD"));

@@ -47,6 +47,7 @@ pub struct EdgeBuilder {
     yaml: Yaml,
     files: Vec<(String, Vec<u8>)>,
     environment: Vec<(String, String)>,
+    unread_stdout: bool,
 }
 
 type Lines = Arc<Mutex<String>>;
@@ -56,7 +57,7 @@ impl Edge {
         EdgeBuilder {
             yaml: Yaml {
                 base_url: target.base_url(),
-                http2: false,
+                listener: Vec::new(),
                 edge: Vec::new(),
                 proxy: Vec::new(),
                 client: Vec::new(),
@@ -66,6 +67,7 @@ impl Edge {
             },
             files: Vec::new(),
             environment: Vec::new(),
+            unread_stdout: false,
         }
     }
 
@@ -88,6 +90,10 @@ impl Edge {
     pub fn admin(&self, path: &str) -> Request {
         let address = self.admin.address();
         Request::new(address, "GET", path).header("Host", &address.to_string())
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
     }
 
     pub async fn connect(&self) -> Connection {
@@ -118,6 +124,29 @@ impl Edge {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
         assert!(status.expect("kill runs").success());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The processes to which this one and its successors have handed over, in their order.
+    pub fn successors(&self) -> Vec<String> {
+        let log = self.stderr();
+        let lines = log.lines().filter_map(|line| line.split_once(" serves, leaving")?.0.rsplit_once("process "));
+        lines.map(|(_, pid)| pid.to_owned()).collect()
+    }
+
+    /// The lines of the access log on stdout, once there are `count`.
+    pub async fn access_log(&self, count: usize) -> Vec<serde_json::Value> {
+        eventually("the access log", async || self.stdout().lines().count() >= count).await;
+        self.stdout().lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+
+    /// The value of a series of `/metrics`.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.admin("/metrics").await.text();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// The exit code, once the process has ended by itself.
@@ -154,6 +183,9 @@ impl Drop for Edge {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for successor in self.successors() {
+            let _ = Command::new("kill").args(["-KILL", &successor]).stderr(Stdio::null()).status();
+        }
         if std::thread::panicking() {
             eprintln!("--- stderr of the edge\n{}", self.stderr());
         }
@@ -202,10 +234,15 @@ impl EdgeBuilder {
         self.client("rate_limit: { requests_per_minute: 100000 }")
     }
 
-    /// Takes HTTP/2 with prior knowledge too.
-    pub fn http2(mut self) -> Self {
-        self.yaml.http2 = true;
+    /// Fields of the listener: `tls: { ... }`, `proxy_protocol: true`.
+    pub fn listener(mut self, fields: &str) -> Self {
+        self.yaml.listener.push(fields.to_owned());
         self
+    }
+
+    /// Takes HTTP/2 with prior knowledge too.
+    pub fn http2(self) -> Self {
+        self.listener("http2: cleartext")
     }
 
     /// Another file of the folder: a fragment, a key, a certificate.
@@ -221,6 +258,12 @@ impl EdgeBuilder {
 
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Nobody reads what the edge prints.
+    pub fn unread_stdout(mut self) -> Self {
+        self.unread_stdout = true;
         self
     }
 
@@ -253,7 +296,7 @@ impl EdgeBuilder {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
-        let stdout = collect(child.stdout.take().expect("piped"));
+        let stdout = if self.unread_stdout { Lines::default() } else { collect(child.stdout.take().expect("piped")) };
         let stderr = collect(child.stderr.take().expect("piped"));
         let mut edge = Edge { child, port, admin, folder, stdout, stderr };
         eventually("the edge listens", async || {

@@ -10,6 +10,7 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request as HttpRequest, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +30,11 @@ impl H2Connection {
     pub async fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the edge listens");
         stream.set_nodelay(true).expect("a TCP socket");
+        Self::over(stream).await
+    }
+
+    /// Over whatever connects the two: TLS.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 20)
             .initial_connection_window_size(16 << 20)
@@ -43,6 +49,13 @@ impl H2Connection {
 
     /// Opens a stream: the answer to come, and where its body goes.
     pub async fn open(&self, request: &Request, ends: bool) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+        let head = Self::head(request);
+        let head = head.body(()).expect("the test wrote a request");
+        let mut sender = self.sender.clone().ready().await.expect("a usable connection");
+        sender.send_request(head, ends).expect("a usable connection")
+    }
+
+    fn head(request: &Request) -> http::request::Builder {
         let uri = if request.target.starts_with('/') {
             format!("http://edge.test{}", request.target)
         } else {
@@ -57,14 +70,26 @@ impl H2Connection {
         {
             head = head.header("content-length", body.len());
         }
-        let head = head.body(()).expect("the test wrote a request");
-        let mut sender = self.sender.clone().ready().await.expect("a usable connection");
-        sender.send_request(head, ends).expect("a usable connection")
+        head
     }
 
     /// How many streams the edge allows at once.
     pub fn max_streams(&self) -> usize {
         self.sender.current_max_send_streams()
+    }
+
+    /// The answer to a request without a body. `None`: the edge has announced (GOAWAY) that it did not look at it, so that
+    /// it may be sent again elsewhere, as every client does.
+    pub async fn attempt(&self, request: &Request) -> Option<Answer> {
+        let head = Self::head(request).body(()).expect("the test wrote a request");
+        let mut sender = self.sender.clone().ready().await.ok()?;
+        let (response, _) = sender.send_request(head, true).ok()?;
+        let mut response = Box::pin(response);
+        match within(PATIENCE, "an HTTP/2 answer", poll_fn(|cx| response.as_mut().poll(cx))).await {
+            Ok(head) => Some(within(PATIENCE, "an HTTP/2 body", read(head)).await),
+            Err(error) if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR) => None,
+            Err(error) => panic!("no HTTP/2 answer: {error:?}"),
+        }
     }
 
     /// Sends a request and reads its answer, both at once.
@@ -122,7 +147,10 @@ pub async fn upload(mut stream: SendStream<Bytes>, pieces: Vec<Vec<u8>>) -> Opti
 
 /// Reads an answer to its end.
 pub async fn receive(response: h2::client::ResponseFuture) -> Answer {
-    let response = response.await.unwrap_or_else(|error| panic!("no HTTP/2 answer: {error}"));
+    read(response.await.unwrap_or_else(|error| panic!("no HTTP/2 answer: {error}"))).await
+}
+
+async fn read(response: Response<RecvStream>) -> Answer {
     let (head, mut stream) = response.into_parts();
     let (mut body, mut end) = (Vec::new(), End::Whole);
     while let Some(data) = stream.data().await {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 /// The parts of a configuration folder. Fields are YAML in flow style, `timeout: 300ms, response: streamed`.
 pub struct Yaml {
     pub base_url: String,
-    pub http2: bool,
+    /// Fields of the listener.
+    pub listener: Vec<String>,
     /// Lines of `edge.yaml`.
     pub edge: Vec<String>,
     pub proxy: Vec<String>,
@@ -17,9 +18,9 @@ pub struct Yaml {
 
 impl Yaml {
     pub fn edge(&self, address: SocketAddr, admin: SocketAddr) -> String {
-        let http2 = if self.http2 { ", http2: cleartext" } else { "" };
+        let listener = comma(&flow(&self.listener, ""));
         let mut yaml = format!(
-            "region: test-1\nlisteners:\n  - {{ address: {address}{http2} }}\nadmin: {{ address: {admin} }}\ninclude: proxies.d\n"
+            "region: test-1\nlisteners:\n  - {{ address: {address}{listener} }}\nadmin: {{ address: {admin} }}\ninclude: proxies.d\n"
         );
         for (key, default) in [("threads", "2"), ("allow_private_targets", "true"), ("access_log", "{ path: stdout }")]
         {
