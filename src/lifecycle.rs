@@ -81,7 +81,7 @@ pub fn run(life: Life, control: Control) -> io::Result<()> {
     let Control { runtime, mut signals } = control;
     runtime.block_on(async {
         let (life, reason) = serve(life, &mut signals).await?;
-        leave(&life, &reason, &mut signals).await;
+        leave(life, &reason, &mut signals).await;
         Ok(())
     })
 }
@@ -204,7 +204,7 @@ async fn succeed(life: &mut Life) -> io::Result<bool> {
     }
 }
 
-async fn leave(life: &Life, reason: &Leave, signals: &mut Signals) {
+async fn leave(mut life: Life, reason: &Leave, signals: &mut Signals) {
     if matches!(reason, Leave::AtOnce) {
         life.stop.send_replace(Some(ShutdownKind::Fast));
         return;
@@ -215,17 +215,21 @@ async fn leave(life: &Life, reason: &Leave, signals: &mut Signals) {
         systemd::stopping("draining");
     }
     life.leaving.store(true, Ordering::Relaxed);
-    let shutdown = &life.snapshots.load().edge.shutdown;
+    let edge = Arc::clone(&life.snapshots.load().edge);
+    let shutdown = &edge.shutdown;
     let lead = if succeeded { shutdown.lead.max(OVERLAP) } else { shutdown.lead };
     log::info!(
         "leaving: taking connections for {} s, then up to {} s for requests in flight",
         lead.as_secs(),
         shutdown.drain.as_secs()
     );
+    let (sockets, connections) = (std::mem::take(&mut life.sockets), &life.connections);
     let drained = async {
         tokio::time::sleep(lead).await;
+        // A listening socket that is open anywhere takes connections, whether anybody serves them or not.
+        drop(sockets);
         life.stop.send_replace(Some(ShutdownKind::Graceful));
-        drained(&life.connections).await;
+        drained(connections).await;
     };
     tokio::select! {
         _ = signals.interrupt.recv() => drop(life.stop.send_replace(Some(ShutdownKind::Fast))),

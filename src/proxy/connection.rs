@@ -30,6 +30,9 @@ use crate::snapshot::{Listeners, Snapshot};
 /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). `PRI` is reserved: no HTTP/1 request begins with it.
 const PREFACE_START: &[u8; 3] = b"PRI";
 
+/// When the daemon leaves: how long it waits for the first word of who has just connected. Nobody else holds it up.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 tokio::task_local! {
     /// The connection that the current task serves: Pingora makes an exchange without telling where it came from.
     static CURRENT: Arc<Connection>;
@@ -176,7 +179,16 @@ fn h2_options(limits: &ClientLimits) -> H2Options {
 impl ServerApp for Gate {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = InFlight::enter(&self.connections);
-        let greeted = tokio::time::timeout(self.header_timeout, self.greet(stream)).await.ok()??;
+        let mut leaving = shutdown.clone();
+        let last_moment = async {
+            let _ = leaving.wait_for(|leaving| *leaving).await; // its sender lives as long as the server
+            tokio::time::sleep(LAST_MOMENT).await;
+        };
+        let greeted = tokio::select! {
+            biased;
+            greeted = tokio::time::timeout(self.header_timeout, self.greet(stream)) => greeted.ok()??,
+            () = last_moment => return None,
+        };
         let connection = Arc::new(greeted.connection);
         let app = Arc::new(Attended {
             gate: Arc::clone(self),
