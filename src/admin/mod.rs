@@ -107,6 +107,9 @@ impl Reply {
         head.insert_header(header::CONTENT_LENGTH, self.body.len())?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            head.insert_header(header::ALLOW, "GET, HEAD")?;
+        }
         head.insert_header(
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",

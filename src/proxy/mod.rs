@@ -276,6 +276,9 @@ impl ProxyHttp for EdgeProxy {
         };
         let status = match end {
             End::Refused(refusal) => {
+                if self.leaving.load(Ordering::Relaxed) {
+                    session.set_keepalive(None);
+                }
                 let status = refusal.status().as_u16();
                 let warning = exchange.admitted().and_then(|admitted| admitted.warning.clone());
                 // A client that is gone by now is its own business.
@@ -360,6 +363,7 @@ impl EdgeProxy {
             mode: proxy.response,
             budget: Arc::clone(&self.lasting.held),
             line: exchange.target.line.clone(),
+            leaving: Arc::clone(&self.leaving),
         };
         // The held session times the body itself, over HTTP/2 too.
         session.set_read_timeout(None);

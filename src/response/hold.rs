@@ -11,6 +11,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -96,6 +97,8 @@ pub struct Terms {
     pub budget: Arc<Budget>,
     /// The connection to the target, to pace an upload by.
     pub line: Line,
+    /// The process is about to leave: the connection ends with this answer.
+    pub leaving: Arc<AtomicBool>,
 }
 
 /// Where the client's own session is returned to when the exchange is over.
@@ -312,7 +315,11 @@ impl HeldSession {
     /// Hands tasks to the client's session. Says whether the answer is complete.
     async fn forward(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let body: usize = tasks.iter().map(body_size).sum();
+        let leaving = self.terms.leaving.load(Ordering::Relaxed);
         let client = self.client_mut();
+        if leaving && tasks.iter().any(|task| matches!(task, HttpTask::Header(..))) {
+            client.set_keepalive(None);
+        }
         // HTTP/1's session copies the body when it gets several tasks at once: a good trade for one system call, a bad one
         // for megabytes.
         if body <= ONE_WRITE {

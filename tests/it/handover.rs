@@ -12,7 +12,9 @@ use crate::harness::{Connection, Edge, H2Connection, Origin, Request, eventually
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// A new connection for each request.
-    New { http2: bool },
+    New {
+        http2: bool,
+    },
     /// One for as long as the edge keeps it.
     Kept,
     KeptHttp2,

@@ -187,8 +187,7 @@ async fn a_swapped_link_to_a_folder_is_noticed() {
 async fn a_changed_secret_file_is_noticed() {
     let origin = Origin::replying(200).await;
     let credential = "type: bearer, secret: { file: token }";
-    let edge =
-        Edge::to(&origin).unhurried().target_credential(credential).file("proxies.d/token", "old").start().await;
+    let edge = Edge::to(&origin).unhurried().target_credential(credential).file("proxies.d/token", "old").start().await;
     edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
     edge.write("proxies.d/token", "new\n");
     eventually("the new token", async || {

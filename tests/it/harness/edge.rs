@@ -1,6 +1,6 @@
 //! The real binary, serving on loopback for as long as the test holds it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -48,6 +48,7 @@ pub struct EdgeBuilder {
     files: Vec<(String, Vec<u8>)>,
     environment: Vec<(String, String)>,
     unread_stdout: bool,
+    own_binary: bool,
 }
 
 type Lines = Arc<Mutex<String>>;
@@ -58,6 +59,7 @@ impl Edge {
             yaml: Yaml {
                 base_url: target.base_url(),
                 listener: Vec::new(),
+                admin: Vec::new(),
                 edge: Vec::new(),
                 proxy: Vec::new(),
                 client: Vec::new(),
@@ -68,6 +70,7 @@ impl Edge {
             files: Vec::new(),
             environment: Vec::new(),
             unread_stdout: false,
+            own_binary: false,
         }
     }
 
@@ -122,7 +125,12 @@ impl Edge {
 
     /// `HUP`, `TERM`, ...
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        self.signal_to(&self.child.id().to_string(), name);
+    }
+
+    /// A signal to one of the successors.
+    pub fn signal_to(&self, pid: &str, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), pid]).status();
         assert!(status.expect("kill runs").success());
     }
 
@@ -240,6 +248,12 @@ impl EdgeBuilder {
         self
     }
 
+    /// Fields of the admin listener: `hosts: [edge.test]`.
+    pub fn admin(mut self, fields: &str) -> Self {
+        self.yaml.admin.push(fields.to_owned());
+        self
+    }
+
     /// Takes HTTP/2 with prior knowledge too.
     pub fn http2(self) -> Self {
         self.listener("http2: cleartext")
@@ -267,6 +281,12 @@ impl EdgeBuilder {
         self
     }
 
+    /// Runs a copy of the binary, `edge` in the folder, for the test to replace.
+    pub fn own_binary(mut self) -> Self {
+        self.own_binary = true;
+        self
+    }
+
     /// Writes the configuration folder, to be checked or served.
     pub fn written(&self, address: SocketAddr, admin: SocketAddr) -> TempDir {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -284,7 +304,12 @@ impl EdgeBuilder {
     pub async fn start(self) -> Edge {
         let (port, admin) = (Port::claim(), Port::claim());
         let folder = self.written(port.address(), admin.address());
-        let mut child = Command::new(BINARY)
+        let binary = if self.own_binary { folder.path().join("edge") } else { BINARY.into() };
+        if self.own_binary {
+            std::fs::copy(BINARY, &binary).expect("the folder is ours");
+        }
+        let mut command = Command::new(binary);
+        command
             .args(["serve", "-c"])
             .arg(folder.path().join("edge.yaml"))
             .env_remove("REQUESTROCKET_EDGE_CONFIG")
@@ -293,9 +318,14 @@ impl EdgeBuilder {
             .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+            .stderr(Stdio::piped());
+        let mut child = loop {
+            match command.spawn() {
+                // Another test's process, between its fork and its exec, still has the copy open.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => tokio::time::sleep(ms(10)).await,
+                spawned => break spawned.expect("the binary runs"),
+            }
+        };
         let stdout = if self.unread_stdout { Lines::default() } else { collect(child.stdout.take().expect("piped")) };
         let stderr = collect(child.stderr.take().expect("piped"));
         let mut edge = Edge { child, port, admin, folder, stdout, stderr };

@@ -6,6 +6,7 @@ pub mod dns;
 pub mod edge;
 pub mod h2;
 pub mod nginx;
+pub mod notify;
 pub mod origin;
 pub mod port;
 pub mod request;

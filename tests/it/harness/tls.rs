@@ -128,11 +128,7 @@ impl Identity {
 pub struct Client(ClientConfig);
 
 impl Client {
-    fn new(
-        roots: RootCertStore,
-        identity: Option<&Identity>,
-        versions: &[&'static SupportedProtocolVersion],
-    ) -> Self {
+    fn new(roots: RootCertStore, identity: Option<&Identity>, versions: &[&'static SupportedProtocolVersion]) -> Self {
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("ring knows them")

@@ -7,6 +7,8 @@ pub struct Yaml {
     pub base_url: String,
     /// Fields of the listener.
     pub listener: Vec<String>,
+    /// Fields of the admin listener.
+    pub admin: Vec<String>,
     /// Lines of `edge.yaml`.
     pub edge: Vec<String>,
     pub proxy: Vec<String>,
@@ -19,8 +21,9 @@ pub struct Yaml {
 impl Yaml {
     pub fn edge(&self, address: SocketAddr, admin: SocketAddr) -> String {
         let listener = comma(&flow(&self.listener, ""));
+        let fields = comma(&flow(&self.admin, ""));
         let mut yaml = format!(
-            "region: test-1\nlisteners:\n  - {{ address: {address}{listener} }}\nadmin: {{ address: {admin} }}\ninclude: proxies.d\n"
+            "region: test-1\nlisteners:\n  - {{ address: {address}{listener} }}\nadmin: {{ address: {admin}{fields} }}\ninclude: proxies.d\n"
         );
         for (key, default) in [("threads", "2"), ("allow_private_targets", "true"), ("access_log", "{ path: stdout }")]
         {
