@@ -12,9 +12,7 @@
 
 mod harness;
 
-mod access_log;
 mod accounts;
-mod admin;
 mod certificates;
 mod cli;
 mod contract;
@@ -29,7 +27,6 @@ mod life;
 mod limits;
 mod listeners;
 mod paths;
-mod proxy_protocol;
 mod rate_limit;
 mod reload;
 mod retries;
