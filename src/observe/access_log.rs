@@ -56,7 +56,10 @@ impl AccessLog {
         let sink = match place {
             model::AccessLog::Off => None,
             model::AccessLog::Stdout => Some(Sink::Stdout),
-            model::AccessLog::File(path) => Some(Sink::File(open(path)?, path.clone())),
+            model::AccessLog::File(path) => {
+                let file = open(path).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+                Some(Sink::File(file, path.clone()))
+            }
         };
         let Some(sink) = sink else {
             return Ok((Arc::new(Self { region: region.into(), queue: None, dropped }), Writer(None)));
