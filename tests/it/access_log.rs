@@ -128,7 +128,10 @@ async fn a_line_tells_how_the_request_ended() {
         .await;
     let mut lines = 0;
     for (request, expected) in [
-        (edge.get("/api/demo/x").bearer("k1"), json!({ "status": 200, "bytes_in": 0, "bytes_out": 2, "refusal": null })),
+        (
+            edge.get("/api/demo/x").bearer("k1"),
+            json!({ "status": 200, "bytes_in": 0, "bytes_out": 2, "refusal": null }),
+        ),
         (edge.request("HEAD", "/api/demo/x").bearer("k1"), json!({ "status": 200, "bytes_out": 0, "method": "HEAD" })),
         (
             edge.get("/api/demo/x").bearer("no"),

@@ -14,7 +14,6 @@ mod harness;
 
 mod access_log;
 mod accounts;
-mod admin;
 mod certificates;
 mod cli;
 mod contract;

@@ -95,10 +95,6 @@ impl Edge {
         Request::new(address, "GET", path).header("Host", &address.to_string())
     }
 
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin.address()
-    }
-
     pub async fn connect(&self) -> Connection {
         Connection::to(self.address()).await
     }
@@ -248,12 +244,6 @@ impl EdgeBuilder {
         self
     }
 
-    /// Fields of the admin listener: `hosts: [edge.test]`.
-    pub fn admin(mut self, fields: &str) -> Self {
-        self.yaml.admin.push(fields.to_owned());
-        self
-    }
-
     /// Takes HTTP/2 with prior knowledge too.
     pub fn http2(self) -> Self {
         self.listener("http2: cleartext")
@@ -278,12 +268,6 @@ impl EdgeBuilder {
     /// Nobody reads what the edge prints.
     pub fn unread_stdout(mut self) -> Self {
         self.unread_stdout = true;
-        self
-    }
-
-    /// Runs a copy of the binary, `edge` in the folder, for the test to replace.
-    pub fn own_binary(mut self) -> Self {
-        self.own_binary = true;
         self
     }
 
