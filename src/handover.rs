@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -83,22 +83,52 @@ impl Inherited {
     }
 }
 
-/// Starts a successor with `sockets`, and waits until it serves. Returns its process id.
-///
-/// # Errors
-/// When it cannot be started, or ends, or does not become ready; it is gone then, and this process serves on.
-pub fn hand_over(sockets: &[(SocketAddr, Socket)]) -> io::Result<u32> {
-    let (mut ours, theirs) = UnixStream::pair()?;
-    let mut successor = Command::new(program())
-        .args(std::env::args_os().skip(1))
-        .env(VARIABLE, "1")
-        // Names this process: the successor would take itself for unwatched.
-        .env_remove("WATCHDOG_PID")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .spawn()?;
-    match send(&ours, sockets).and_then(|()| await_ready(&mut ours)) {
-        Ok(()) => Ok(successor.id()),
-        Err(error) => Err(io::Error::other(format!("{error}{}", buried(&mut successor)))),
+/// A successor that is yet to be started.
+pub struct Handover {
+    ours: UnixStream,
+    theirs: UnixStream,
+}
+
+/// Gives a [`Handover`] up while it is under way on another thread.
+pub struct GiveUp(UnixStream);
+
+impl GiveUp {
+    /// Ends the successor, unless it serves already.
+    pub fn give_up(&self) {
+        let _ = self.0.shutdown(Shutdown::Both); // a successor that is gone has been given up by itself
+    }
+}
+
+impl Handover {
+    /// What the two processes will talk over.
+    ///
+    /// # Errors
+    /// When the system has no more descriptors.
+    pub fn new() -> io::Result<(Self, GiveUp)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let give_up = GiveUp(ours.try_clone()?);
+        Ok((Self { ours, theirs }, give_up))
+    }
+
+    /// Starts a successor with `sockets`, and waits until it serves. Returns its process id.
+    ///
+    /// # Errors
+    /// When it cannot be started, or ends, or does not become ready; it is gone then, and this process serves on.
+    pub fn run(self, sockets: &[(SocketAddr, Socket)]) -> io::Result<u32> {
+        let Self { mut ours, theirs } = self;
+        let program = program();
+        let mut successor = Command::new(&program)
+            .args(std::env::args_os().skip(1))
+            .env(VARIABLE, "1")
+            // Names this process: the successor would take itself for unwatched.
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .map_err(|error| io::Error::other(format!("{}: {error}", program.display())))?;
+        match send(&ours, sockets).and_then(|()| await_ready(&mut ours)) {
+            Ok(()) => Ok(successor.id()),
+            Err(error) => Err(io::Error::other(format!("{error}{}", buried(&mut successor)))),
+        }
     }
 }
 

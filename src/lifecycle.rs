@@ -19,7 +19,7 @@ use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::handover::{self, Inherited};
+use crate::handover::{Handover, Inherited};
 use crate::observe::access_log::AccessLog;
 use crate::reload::{Reloader, folders};
 use crate::request::rate_limit::Clock;
@@ -127,9 +127,9 @@ async fn serve(mut life: Life, signals: &mut Signals) -> io::Result<(Life, Leave
             _ = signals.terminate.recv() => return Ok((life, Leave::Asked)),
             _ = signals.interrupt.recv() => return Ok((life, Leave::AtOnce)),
             _ = signals.quit.recv() => {
-                match succeed(&mut life).await? {
-                    true => return Ok((life, Leave::Succeeded)),
-                    false => continue,
+                match succeed(&mut life, signals).await? {
+                    Some(reason) => return Ok((life, reason)),
+                    None => continue,
                 }
             }
             _ = tick.tick() => {
@@ -179,27 +179,41 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
     let _ = tokio::time::timeout(SETTLE_AT_MOST, quiet).await; // something writes without pause: load what there is
 }
 
-/// Starts a successor. Whether one serves now.
-async fn succeed(life: &mut Life) -> io::Result<bool> {
+/// Starts a successor. Why to leave now, if at all: it serves, or somebody has not waited for that.
+async fn succeed(life: &mut Life, signals: &mut Signals) -> io::Result<Option<Leave>> {
     log::info!("starting a successor");
     systemd::status("starting a successor");
+    let (handover, give_up) = Handover::new()?;
     let sockets = std::mem::take(&mut life.sockets);
-    let (sockets, outcome) = tokio::task::spawn_blocking(move || {
-        let outcome = handover::hand_over(&sockets);
+    let mut starting = tokio::task::spawn_blocking(move || {
+        let outcome = handover.run(&sockets);
         (sockets, outcome)
-    })
-    .await?;
+    });
+    let asked = tokio::select! {
+        biased;
+        started = &mut starting => return Ok(settled(life, started?)),
+        _ = signals.terminate.recv() => Leave::Asked,
+        _ = signals.interrupt.recv() => Leave::AtOnce,
+    };
+    give_up.give_up();
+    Ok(Some(settled(life, starting.await?).unwrap_or(asked)))
+}
+
+type Started = (Vec<(SocketAddr, Socket)>, io::Result<u32>);
+
+/// Says how the start of a successor went.
+fn settled(life: &mut Life, (sockets, outcome): Started) -> Option<Leave> {
     life.sockets = sockets;
     match outcome {
         Ok(pid) => {
             log::info!("process {pid} serves, leaving");
             systemd::succeeded_by(pid, &format!("process {pid} serves, successor of {}", std::process::id()));
-            Ok(true)
+            Some(Leave::Succeeded)
         }
         Err(error) => {
             log::error!("no successor: {error}; this process serves on");
             systemd::status(&format!("no successor: {error}; this process serves on"));
-            Ok(false)
+            None
         }
     }
 }
@@ -352,11 +366,13 @@ impl Files {
     }
 }
 
-/// Whether a change at `path` may change the configuration: one of its files, something in its include folder, or a
+/// Whether a change at `path` may change the configuration: one of its files, a fragment in its include folder, or a
 /// symbolic link that stands for a whole folder of them (`..data`, by which Kubernetes swaps a volume).
 fn concerns(relevant: &HashSet<PathBuf>, path: &Path) -> bool {
     let hidden_link = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
-    hidden_link || relevant.contains(path) || path.parent().is_some_and(|folder| relevant.contains(folder))
+    let fragment = path.extension().is_some_and(|extension| extension == "yaml");
+    let included = || path.parent().is_some_and(|folder| relevant.contains(folder));
+    hidden_link || relevant.contains(path) || fragment && included()
 }
 
 /// The path by which the watcher reports: absolute, with the links of its folder resolved.

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -35,12 +36,15 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct AccessLog {
     region: Box<str>,
     queue: Option<SyncSender<Message>>,
+    /// Set when the file is to be opened anew. Not a message: a full queue would lose it.
+    reopen: Arc<AtomicBool>,
     dropped: IntCounter,
 }
 
 enum Message {
     Line(Vec<u8>),
-    Reopen,
+    /// Wakes the writer.
+    Wake,
     End,
 }
 
@@ -56,16 +60,25 @@ impl AccessLog {
         let sink = match place {
             model::AccessLog::Off => None,
             model::AccessLog::Stdout => Some(Sink::Stdout),
-            model::AccessLog::File(path) => Some(Sink::File(open(path)?, path.clone())),
+            model::AccessLog::File(path) => {
+                let file = open(path).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+                Some(Sink::File(file, path.clone()))
+            }
         };
         let Some(sink) = sink else {
-            return Ok((Arc::new(Self { region: region.into(), queue: None, dropped }), Writer(None)));
+            return Ok((
+                Arc::new(Self { region: region.into(), queue: None, reopen: Arc::default(), dropped }),
+                Writer(None),
+            ));
         };
         let (queue, lines) = sync_channel(QUEUE);
         let lost = dropped.clone();
-        let thread =
-            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(sink, &lines, &lost))?;
-        Ok((Arc::new(Self { region: region.into(), queue: Some(queue), dropped }), Writer(Some(thread))))
+        let reopen = Arc::<AtomicBool>::default();
+        let asked = Arc::clone(&reopen);
+        let thread = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_all(sink, &lines, &asked, &lost))?;
+        Ok((Arc::new(Self { region: region.into(), queue: Some(queue), reopen, dropped }), Writer(Some(thread))))
     }
 
     /// Whether lines go anywhere: who asks first saves composing them.
@@ -86,8 +99,9 @@ impl AccessLog {
 
     /// Opens the file anew: it has been renamed by who rotates it.
     pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
         if let Some(queue) = &self.queue {
-            let _ = queue.try_send(Message::Reopen); // a full queue has a writer that is busy with the old file
+            let _ = queue.try_send(Message::Wake); // a full queue has a writer that is awake
         }
     }
 
@@ -140,7 +154,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Writes lines, many at a time where many wait.
-fn write_all(mut sink: Sink, lines: &Receiver<Message>, lost: &IntCounter) {
+fn write_all(mut sink: Sink, lines: &Receiver<Message>, reopen: &AtomicBool, lost: &IntCounter) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut failing = false;
     loop {
@@ -151,17 +165,16 @@ fn write_all(mut sink: Sink, lines: &Receiver<Message>, lost: &IntCounter) {
         };
         let mut count = 0;
         let mut ended = false;
-        let mut reopen = false;
         while let Some(message) = next {
             match message {
                 Message::Line(line) => {
                     batch.extend_from_slice(&line);
                     count += 1;
                 }
-                Message::Reopen => reopen = true,
+                Message::Wake => {}
                 Message::End => ended = true,
             }
-            next = if reopen || ended || batch.len() >= BATCH { None } else { lines.try_recv().ok() };
+            next = if ended || batch.len() >= BATCH { None } else { lines.try_recv().ok() };
         }
         match sink.write(&batch) {
             Ok(()) => failing = false,
@@ -174,7 +187,7 @@ fn write_all(mut sink: Sink, lines: &Receiver<Message>, lost: &IntCounter) {
             }
         }
         batch.clear();
-        if reopen {
+        if reopen.swap(false, Ordering::AcqRel) {
             sink.reopen();
         }
         if ended {
@@ -315,7 +328,8 @@ mod tests {
     fn a_full_queue_drops_and_counts() {
         let (queue, _nobody_reads) = sync_channel(1);
         let dropped = IntCounter::new("dropped", "dropped").expect("a valid name");
-        let log = AccessLog { region: "test".into(), queue: Some(queue), dropped: dropped.clone() };
+        let log =
+            AccessLog { region: "test".into(), queue: Some(queue), reopen: Arc::default(), dropped: dropped.clone() };
         for _ in 0..3 {
             log.write(&record(b"", "/"));
         }

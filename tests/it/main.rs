@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod access_log;
 mod accounts;
 mod certificates;
 mod cli;
@@ -27,6 +28,7 @@ mod life;
 mod limits;
 mod listeners;
 mod paths;
+mod proxy_protocol;
 mod rate_limit;
 mod reload;
 mod retries;

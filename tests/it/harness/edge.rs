@@ -265,6 +265,12 @@ impl EdgeBuilder {
         self
     }
 
+    /// Nobody reads what the edge prints.
+    pub fn unread_stdout(mut self) -> Self {
+        self.unread_stdout = true;
+        self
+    }
+
     /// Writes the configuration folder, to be checked or served.
     pub fn written(&self, address: SocketAddr, admin: SocketAddr) -> TempDir {
         let folder = tempfile::tempdir().expect("a temporary folder");
