@@ -53,11 +53,23 @@ pub(super) async fn answer_and_close(
         exchange.refusal = Some(refusal);
         return Ok(());
     }
-    if !session.downstream_session.is_body_done() {
-        // The rest of the upload will not be read.
+    let unread = prepare_for_refusal(session);
+    if !leaves_client_in_step(&refusal) {
         session.set_keepalive(None);
+        return answer(session, exchange, refusal, warning).await;
     }
-    answer(session, exchange, refusal, warning).await
+    answer(session, exchange, refusal, warning).await?;
+    drain(session, unread).await;
+    Ok(())
+}
+
+/// Whether the client's side of the exchange was in order, so that both still agree where its next request begins. After a
+/// framing error nobody does: what follows on that connection may be meant as body by who sent it.
+fn leaves_client_in_step(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::TargetTimeout(..) | Refusal::TargetFailed(_) | Refusal::ResponseTooLarge(_) | Refusal::AtCapacity
+    )
 }
 
 /// What is still to come from a client that is refused.
@@ -96,14 +108,17 @@ pub(super) async fn drain(session: &mut Session, unread: Unread) {
     }
     let before = http1.body_bytes_read() as u64;
     let reading = async {
-        while let Ok(Some(_)) = http1.read_body_bytes().await {
-            if http1.body_bytes_read() as u64 - before > DRAINED_BODY {
-                break;
+        while http1.body_bytes_read() as u64 - before <= DRAINED_BODY {
+            match http1.read_body_bytes().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                // Pingora takes a body that breaks off in the middle of a chunk for done.
+                Err(_) => return false,
             }
         }
+        false
     };
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await; // judged by what is left
-    if !http1.is_body_done() {
+    if !tokio::time::timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(false) {
         http1.set_server_keepalive(None);
     }
 }
@@ -113,10 +128,11 @@ pub(super) async fn drain(session: &mut Session, unread: Unread) {
 pub(super) async fn keep(session: &mut Session, exchange: &Exchange) {
     let Some(connection) = &exchange.connection else { return };
     let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
-    // Where a refusal was written, it was written whole; a target's answer that failed half-way was not.
-    let whole = exchange.refusal.as_ref().is_some_and(|refusal| {
-        http1.response_written().is_some_and(|head| head.status == refusal.status() && is_ours(head))
-    });
+    let whole = exchange.answered_whole
+        && exchange.refusal.as_ref().is_some_and(|refusal| {
+            leaves_client_in_step(refusal)
+                && http1.response_written().is_some_and(|head| head.status == refusal.status() && is_ours(head))
+        });
     if !whole || !http1.is_body_done() || !http1.will_keepalive() {
         return;
     }

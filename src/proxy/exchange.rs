@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
@@ -37,6 +37,8 @@ pub struct Exchange {
     pub refused_entry: Option<Arc<Entry>>,
     /// Why the edge answers, or had to cut the answer.
     pub refusal: Option<Refusal>,
+    /// A refusal of a failed exchange went out to its last byte.
+    pub answered_whole: bool,
     /// Set while a held session stands in for the client's.
     pub slot: Option<Slot>,
     /// The connection it came on.
@@ -61,6 +63,10 @@ pub struct TargetSide {
     pub last_piece: Option<Instant>,
     /// The connection, for who paces the upload.
     pub line: Line,
+    /// Whether the request header of this attempt is on its way.
+    pub begun: Arc<AtomicBool>,
+    /// Interim answers so far.
+    pub interim: u32,
     /// Addresses still to try.
     pub addresses: Option<std::vec::IntoIter<SocketAddr>>,
 }
@@ -76,6 +82,7 @@ impl Exchange {
             refused_credential: None,
             refused_entry: None,
             refusal: None,
+            answered_whole: false,
             slot: None,
             connection: Connection::with_new_header(),
             target: TargetSide::default(),
@@ -110,10 +117,19 @@ impl Exchange {
         if !edge.trusts(peer) {
             return Some(peer);
         }
-        let chain = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<IpAddr> =
-            chain.flat_map(|value| value.split(',')).filter_map(|one| one.trim().parse().ok()).collect();
-        Some(named.into_iter().rev().find(|address| !edge.trusts(*address)).unwrap_or(peer))
+        let mut client = peer;
+        // From the right, where each trusted hop has written who it heard from. What cannot be read ends the walk: beyond
+        // it may stand whatever the client likes.
+        for value in headers.get_all("x-forwarded-for").iter().rev() {
+            for entry in value.to_str().unwrap_or_default().rsplit(',') {
+                match forwarded_address(entry.trim()) {
+                    Some(address) if edge.trusts(address) => client = address,
+                    Some(address) => return Some(address),
+                    None => return Some(client),
+                }
+            }
+        }
+        Some(client)
     }
 
     /// How many requests are under way, this one included.
@@ -136,5 +152,32 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An entry of `X-Forwarded-For`: an address, with a port behind some load balancers.
+fn forwarded_address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
+    bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_an_address_with_or_without_a_port() {
+        for (entry, address) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1:4711", Some("192.0.2.1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("unknown", None),
+            ("_hidden", None),
+            ("", None),
+        ] {
+            assert_eq!(forwarded_address(entry), address.map(|text| text.parse().expect("an address")), "{entry}");
+        }
     }
 }

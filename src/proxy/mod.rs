@@ -47,6 +47,8 @@ use crate::snapshot::{Lasting, Snapshot};
 use crate::upstream::address;
 use crate::upstream::peer::Attempt;
 
+/// Interim answers (1xx) to one request that are passed on.
+const MAX_INTERIM: u32 = 32;
 /// Addresses of one target that a request tries.
 const MAX_ADDRESSES: usize = 4;
 /// Marks an error whose meaning stands in [`Exchange::refusal`].
@@ -114,6 +116,7 @@ impl ProxyHttp for EdgeProxy {
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         let upgrade = session.is_upgrade_req();
+        exchange.target.begun.store(false, Ordering::Relaxed);
         if exchange.slot.is_none() {
             self.hold(session, exchange)?;
         }
@@ -213,12 +216,24 @@ impl ProxyHttp for EdgeProxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            exchange.target.interim += 1;
+            if exchange.target.interim > MAX_INTERIM {
+                return Err(exchange.refused(Refusal::TargetFailed(TargetFault::Protocol)));
+            }
+            headers::strip_interim(head);
             return Ok(());
+        }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+            return Err(exchange.refused(Refusal::TargetFailed(TargetFault::Protocol)));
         }
         exchange.target.answered = Some(Instant::now());
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
         if let Err(refusal) = check_length(session.req_header(), head, admitted.entry.proxy.max_response_body) {
             return Err(exchange.refused(refusal));
+        }
+        if head.version != Version::HTTP_2 {
+            // The message is ours now, whatever version the target speaks (RFC 9112 section 2.3).
+            head.set_version(Version::HTTP_11);
         }
         headers::label(head, &Labels { request_id: &exchange.request_id, warning: admitted.warning.as_ref() })?;
         if admitted.entry.proxy.rate_limit_headers {
@@ -269,7 +284,9 @@ impl ProxyHttp for EdgeProxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         release(session, exchange);
-        log::debug!("{}: {error}", exchange.request_id.to_str().unwrap_or("-"));
+        // Its kind alone: Pingora quotes the bytes that it stumbled over in the rest of it.
+        let (id, address) = (exchange.request_id.to_str().unwrap_or("-"), exchange.target.address);
+        log::debug!("{id}: {:?} {:?}, target {address:?}", error.esource(), error.etype());
         let end = match exchange.refusal.take() {
             Some(refusal) => End::Refused(refusal),
             None => failure::explain(&exchange.failed(error)),
@@ -282,7 +299,7 @@ impl ProxyHttp for EdgeProxy {
                 let status = refusal.status().as_u16();
                 let warning = exchange.admitted().and_then(|admitted| admitted.warning.clone());
                 // A client that is gone by now is its own business.
-                let _ = answer_and_close(session, exchange, refusal, warning).await;
+                exchange.answered_whole = answer_and_close(session, exchange, refusal, warning).await.is_ok();
                 status
             }
             End::AnsweredEarly => session.response_written().map_or(0, |head| head.status.as_u16()),
@@ -363,6 +380,7 @@ impl EdgeProxy {
             mode: proxy.response,
             budget: Arc::clone(&self.lasting.held),
             line: exchange.target.line.clone(),
+            begun: Arc::clone(&exchange.target.begun),
             leaving: Arc::clone(&self.leaving),
         };
         // The held session times the body itself, over HTTP/2 too.
@@ -453,10 +471,17 @@ fn release(session: &mut Session, exchange: &mut Exchange) {
     }
 }
 
-/// Judges the announced length of an answer.
+/// Judges the announced framing of an answer.
 fn check_length(request: &RequestHeader, head: &ResponseHeader, limit: u64) -> Result<(), Refusal> {
     let bodiless =
         request.method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    // Any other coding would have to be decoded by whoever takes the chunks off (RFC 9112 section 7).
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
+    {
+        return Err(Refusal::TargetFailed(TargetFault::Protocol));
+    }
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return Ok(()) };
     // Two lengths, or one that is no number: nobody can say where this answer ends (RFC 9112 section 6.3).

@@ -13,10 +13,11 @@ pub struct Ambiguous;
 ///
 /// # Errors
 /// [`Ambiguous`]: a fragment in the target; a line that is folded or ends in a bare line feed; white space before a colon;
-/// both `Content-Length` and `Transfer-Encoding`, or one of them twice; a `Transfer-Encoding` other than `chunked`; no
+/// both `Content-Length` and `Transfer-Encoding`, or one of them twice; a length that is no number; a `Transfer-Encoding` other than `chunked`; no
 /// `Host`, two of them, or one that is no host (RFC 9112 sections 2.2, 3.2, 5 and 6).
 pub fn check(header: &[u8]) -> Result<(), Ambiguous> {
-    let mut lines = Lines(header);
+    // Empty lines before the request line are ignored (RFC 9112 section 2.2).
+    let mut lines = Lines(header.strip_prefix(b"\r\n").unwrap_or(header));
     let (target, is_http_1_0) = request_line(lines.next().ok_or(Ambiguous)??)?;
     if memchr(b'#', target).is_some() {
         return Err(Ambiguous);
@@ -36,6 +37,10 @@ pub fn check(header: &[u8]) -> Result<(), Ambiguous> {
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {
             lengths += 1;
+            // Not a list either: `1, 1` is 1 to some, and nothing at all to others.
+            if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                return Err(Ambiguous);
+            }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             codings += 1;
             if !value.eq_ignore_ascii_case(b"chunked") {
@@ -105,6 +110,7 @@ mod tests {
             assert_eq!(with(rest), Ok(()), "{rest}");
         }
         assert_eq!(check(b"GET / HTTP/1.0\r\n\r\n"), Ok(()));
+        assert_eq!(check(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(()));
     }
 
     #[test]
@@ -118,6 +124,9 @@ mod tests {
             "Host: a b\r\n",
             "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
             "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
+            "Host: a\r\nContent-Length: 1, 1\r\n",
+            "Host: a\r\nContent-Length: +1\r\n",
+            "Host: a\r\nContent-Length:\r\n",
             "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n",
             "Host: a\r\nTransfer-Encoding: xchunked\r\n",

@@ -10,6 +10,8 @@ use crate::response::headers::via;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What the edge knows of the client and passes on.
@@ -61,6 +63,12 @@ pub fn rewrite(
     head.set_raw_path(line)?;
     forward_origin(head, origin)?;
     head.insert_header(header::HOST, target.host_header.clone())?;
+    for name in twins(&head.headers, injection) {
+        head.remove_header(&name);
+    }
+    if head.version != Version::HTTP_2 {
+        join_cookies(head)?;
+    }
     for name in spoken_in_our_name(&head.headers) {
         head.remove_header(&name);
     }
@@ -90,9 +98,11 @@ fn forward_origin(head: &mut RequestHeader, origin: &Origin<'_>) -> pingora_core
             None => drop(head.remove_header(&FORWARDED_HOST)),
         }
     }
-    // `Forwarded` (RFC 7239) of a stranger would tell the target another story than the fields above.
+    // Of a stranger, these would tell the target another story than the fields above.
     if !origin.trusted {
-        head.remove_header(&header::FORWARDED);
+        for name in [header::FORWARDED, REAL_IP, FORWARDED_PORT] {
+            head.remove_header(&name);
+        }
     }
     head.append_header(header::VIA, via(head.version)).map(drop)
 }
@@ -111,6 +121,34 @@ fn forwarded_chain(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValu
     HeaderValue::from_bytes(&chain).ok()
 }
 
+/// Fields that a target behind CGI, PHP or WSGI cannot tell from one that the edge sets or removes: `_` for `-`.
+fn twins(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
+    let ours = |name: &str| {
+        let fixed = ["authorization", "proxy-authorization", "host", "via", "forwarded", "x-request-id", "x-real-ip"];
+        let framing = ["content-length", "transfer-encoding", "connection"];
+        fixed.contains(&name)
+            || framing.contains(&name)
+            || name.starts_with("requestrocket-proxy-")
+            || name.starts_with("x-forwarded-")
+            || injection.headers.iter().any(|(injected, _)| injected.as_str().replace('_', "-") == name)
+    };
+    let suspicious = headers.keys().filter(|name| name.as_str().contains('_'));
+    suspicious.filter(|name| ours(&name.as_str().replace('_', "-"))).cloned().collect()
+}
+
+/// One `Cookie` field of the several that HTTP/2 allows (RFC 9113 section 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> pingora_core::Result<()> {
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return Ok(());
+    }
+    let crumbs: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    match HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        Ok(joined) => head.insert_header(header::COOKIE, joined),
+        Err(_) => Ok(()), // values that were valid by themselves are together, too
+    }
+}
+
 /// Fields by which only the edge speaks to the target.
 fn spoken_in_our_name(headers: &HeaderMap) -> Vec<HeaderName> {
     headers.keys().filter(|name| name.as_str().starts_with("requestrocket-proxy-")).cloned().collect()
@@ -126,4 +164,41 @@ pub fn keep_trailers(head: &mut RequestHeader, sent: &RequestHeader) -> pingora_
         head.insert_header(header::TE, HeaderValue::from_static("trailers"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(fields: &[(&'static str, &'static str)]) -> RequestHeader {
+        let mut head = RequestHeader::build("GET", b"/", None).expect("a request");
+        for (name, value) in fields {
+            head.append_header(*name, *value).expect("valid in these tests");
+        }
+        head
+    }
+
+    #[test]
+    fn twins_of_our_fields_are_found() {
+        let mut injection = Injection::default();
+        injection.headers.push((HeaderName::from_static("x-api-key"), HeaderValue::from_static("k")));
+        let head = request(&[
+            ("x_api_key", "1"),
+            ("X_Forwarded_For", "1"),
+            ("requestrocket_proxy_code", "1"),
+            ("my_own", "1"),
+            ("x-api-key", "1"),
+        ]);
+        let mut found: Vec<String> = twins(&head.headers, &injection).iter().map(ToString::to_string).collect();
+        found.sort();
+        assert_eq!(found, ["requestrocket_proxy_code", "x_api_key", "x_forwarded_for"]);
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let mut head = request(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        join_cookies(&mut head).expect("joined");
+        let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+    }
 }

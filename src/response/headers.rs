@@ -3,7 +3,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 
-use crate::refusal::{GRANTED, GRANTED_MESSAGE, PROXY_CODE, PROXY_MESSAGE, PROXY_WARNING, REQUEST_ID};
+use crate::refusal::{
+    GRANTED, GRANTED_MESSAGE, NAME, PROXY_CODE, PROXY_MESSAGE, PROXY_STATUS, PROXY_WARNING, REQUEST_ID,
+};
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1) and that Pingora does not strip from responses.
 /// `Transfer-Encoding` and `Connection` are not here: Pingora frames by the one and overwrites the other.
@@ -52,6 +54,18 @@ pub fn via(version: Version) -> HeaderValue {
     }
 }
 
+/// Cleans an interim answer (1xx): it frames nothing (RFC 9110 section 8.6, RFC 9112 section 6.1), and says nothing in our
+/// name.
+pub fn strip_interim(head: &mut ResponseHeader) {
+    strip(head);
+    for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        head.remove_header(&name);
+    }
+    for name in [PROXY_CODE, PROXY_MESSAGE, PROXY_WARNING, PROXY_STATUS, REQUEST_ID] {
+        head.remove_header(&name);
+    }
+}
+
 fn strip(head: &mut ResponseHeader) {
     for name in nominated(&head.headers) {
         head.remove_header(&name);
@@ -61,6 +75,18 @@ fn strip(head: &mut ResponseHeader) {
     }
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         head.remove_header(&header::UPGRADE);
+    }
+    if head.status == StatusCode::NO_CONTENT {
+        // A 204 has no body, and announces none (RFC 9110 section 8.6, RFC 9112 section 6.1).
+        head.remove_header(&header::CONTENT_LENGTH);
+    }
+    if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        head.remove_header(&header::TRANSFER_ENCODING);
+    }
+    // What other proxies on the way say stays; what is said under our name is not ours.
+    let forged = |value: &HeaderValue| value.as_bytes().windows(NAME.len()).any(|part| part == NAME.as_bytes());
+    if head.headers.get_all(PROXY_STATUS).iter().any(forged) {
+        head.remove_header(&PROXY_STATUS);
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -33,6 +33,8 @@ use crate::upstream::pacing::{self, Line, Pacer};
 /// The slowest that a client may take a held answer, in bytes a second, on top of its write timeout: what is held counts
 /// against everybody's memory.
 const MIN_TAKE_RATE: u64 = 16 * 1024;
+/// Pieces below this size are collected.
+const CRUMB: usize = 4 * 1024;
 /// Tasks with at most this much body go to the client in one write, at the price of a copy.
 const ONE_WRITE: usize = 16 * 1024;
 
@@ -97,6 +99,8 @@ pub struct Terms {
     pub budget: Arc<Budget>,
     /// The connection to the target, to pace an upload by.
     pub line: Line,
+    /// Whether the request header of the current attempt is on its way. Cleared before each.
+    pub begun: Arc<AtomicBool>,
     /// The process is about to leave: the connection ends with this answer.
     pub leaving: Arc<AtomicBool>,
 }
@@ -123,9 +127,9 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
         clock: None,
         held: None,
         passed: 0,
+        taking: Duration::ZERO,
         pacer: Pacer::new(terms.line.clone()),
         wants_tunnel,
-        begun: false,
         terms,
     }));
     slot
@@ -168,18 +172,41 @@ struct HeldSession {
     held: Option<Held>,
     /// Body bytes that were passed on without being held.
     passed: u64,
+    /// How long the client took to take them.
+    taking: Duration,
     pacer: Pacer,
     /// The client asks for another protocol on its connection.
     wants_tunnel: bool,
-    /// The request header is on its way to the target.
-    begun: bool,
 }
 
 /// An answer that is complete only in here.
 struct Held {
     header: Box<ResponseHeader>,
     chunks: Vec<Bytes>,
+    /// Small pieces, collected: a block of memory for each would cost more than what it holds.
+    crumbs: BytesMut,
     memory: Reservation,
+}
+
+impl Held {
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() < CRUMB {
+            self.crumbs.extend_from_slice(&piece);
+        }
+        if piece.len() >= CRUMB || self.crumbs.len() >= ONE_WRITE {
+            self.sweep();
+        }
+        if piece.len() >= CRUMB {
+            self.chunks.push(piece);
+        }
+    }
+
+    /// Puts the collected pieces in their place.
+    fn sweep(&mut self) {
+        if !self.crumbs.is_empty() {
+            self.chunks.push(self.crumbs.split().freeze());
+        }
+    }
 }
 
 impl Drop for HeldSession {
@@ -237,10 +264,12 @@ impl HeldSession {
         .error()
     }
 
-    /// Decides over a final response header: `None` when it is held, otherwise what goes to the client now.
+    /// Decides over a response header: `None` when it is held or dropped, otherwise what goes to the client now.
     fn receive_header(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Option<HttpTask> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Some(HttpTask::Header(head, false));
+            // HTTP/1.0 knows none, and would take it for the answer (RFC 9110 section 15.2).
+            let known = self.client().req_header().version != Version::HTTP_10;
+            return known.then_some(HttpTask::Header(head, false));
         }
         if !self.client_mut().is_body_done() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             // The rest of the upload will not be read: the client had better see that its connection ends here.
@@ -259,12 +288,13 @@ impl HeldSession {
             if request.version == Version::HTTP_10 {
                 // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): the end of the connection ends the body.
                 head.remove_header(&header::TRANSFER_ENCODING);
+                self.client_mut().set_keepalive(None);
             }
             self.stage = Stage::Streaming;
             self.renew();
         } else {
             let memory = Reservation::of(&self.terms.budget);
-            self.held = Some(Held { header: head, chunks: Vec::new(), memory });
+            self.held = Some(Held { header: head, chunks: Vec::new(), crumbs: BytesMut::new(), memory });
             return None;
         }
         Some(HttpTask::Header(head, end))
@@ -288,14 +318,16 @@ impl HeldSession {
             if !held.memory.grow(size) {
                 return Err(Halt::NoMemory.error());
             }
-            held.chunks.push(data);
+            held.push(data);
         }
         Ok(None)
     }
 
     /// Sends what was held, with its exact length.
     async fn release(&mut self, trailers: Option<Box<HeaderMap>>) -> Result<bool> {
-        let Some(Held { mut header, chunks, memory }) = self.held.take() else { return Ok(true) };
+        let Some(mut held) = self.held.take() else { return Ok(true) };
+        held.sweep();
+        let Held { mut header, chunks, memory, .. } = held;
         // From here on the client's own pace counts, not the target's.
         self.stage = Stage::Done;
         let patience = self.terms.write_timeout + Duration::from_secs(memory.bytes() / MIN_TAKE_RATE);
@@ -314,6 +346,21 @@ impl HeldSession {
 
     /// Hands tasks to the client's session. Says whether the answer is complete.
     async fn forward(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let began = Instant::now();
+        let end = self.write(tasks).await?;
+        if self.stage == Stage::Answer {
+            // What the client took to take it is not the target's time, but it must not take for ever.
+            let took = began.elapsed();
+            self.due += took;
+            self.taking += took;
+            if self.taking > self.terms.write_timeout + Duration::from_secs(self.passed / MIN_TAKE_RATE) {
+                return Err(Error::explain(ErrorType::WriteTimedout, "client takes a response too slowly").into_down());
+            }
+        }
+        Ok(end)
+    }
+
+    async fn write(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let body: usize = tasks.iter().map(body_size).sum();
         let leaving = self.terms.leaving.load(Ordering::Relaxed);
         let client = self.client_mut();
@@ -419,14 +466,14 @@ impl CustomSession for HeldSession {
     /// Pingora calls this when the request header is on its way to the target: connecting is over.
     fn enable_retry_buffering(&mut self) {
         self.connecting = self.terms.started.elapsed();
-        self.begun = true;
+        self.terms.begun.store(true, Ordering::Relaxed);
         self.client_mut().enable_retry_buffering();
     }
 
     /// Once a request for a tunnel is under way, its missing body is not reported: Pingora would pass the end of it on, and
     /// where the target's 101 is faster, that end would end the tunnel.
     fn is_body_empty(&mut self) -> bool {
-        !(self.wants_tunnel && self.begun) && self.client_mut().is_body_empty()
+        !(self.wants_tunnel && self.terms.begun.load(Ordering::Relaxed)) && self.client_mut().is_body_empty()
     }
 
     fn is_body_done(&mut self) -> bool {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -43,7 +43,8 @@ pub struct Resolver {
 /// One name, shared by all targets that have it.
 pub struct Name {
     name: Box<str>,
-    max_stale: Duration,
+    /// In milliseconds; a reload may change it.
+    max_stale: AtomicU64,
     answer: ArcSwapOption<Answer>,
     failed_at: Mutex<Option<Instant>>,
     /// Asked for since the last lookup.
@@ -93,12 +94,14 @@ impl Resolver {
     /// The state of `name`: the one it already has, where it is known.
     pub fn name(&self, name: &str, max_stale: Duration) -> Arc<Name> {
         let mut names = self.names.lock();
+        let max_stale = u64::try_from(max_stale.as_millis()).unwrap_or(u64::MAX);
         if let Some(known) = names.get(name) {
+            known.max_stale.store(max_stale, Ordering::Relaxed);
             return Arc::clone(known);
         }
         let new = Arc::new(Name {
             name: name.into(),
-            max_stale,
+            max_stale: AtomicU64::new(max_stale),
             answer: ArcSwapOption::empty(),
             failed_at: Mutex::new(None),
             used: AtomicBool::new(false),
@@ -206,7 +209,8 @@ impl Name {
 
     /// An expired answer within its grace.
     fn stale(&self) -> Option<Arc<Answer>> {
-        self.answer.load_full().filter(|answer| Instant::now() < answer.fresh_until + self.max_stale)
+        let max_stale = Duration::from_millis(self.max_stale.load(Ordering::Relaxed));
+        self.answer.load_full().filter(|answer| Instant::now() < answer.fresh_until + max_stale)
     }
 
     fn failed_lately(&self) -> bool {

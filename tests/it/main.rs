@@ -32,6 +32,7 @@ mod proxy_protocol;
 mod rate_limit;
 mod reload;
 mod retries;
+mod review;
 mod rules;
 mod secrecy;
 mod smuggling;
