@@ -17,7 +17,8 @@ pub fn start() {
     if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         builder.write_style(env_logger::WriteStyle::Never);
     }
-    log::set_max_level(filter.filter());
+    // Nothing of ours is below debug, and Pingora unwraps what is not UTF-8 in a line of its trace.
+    log::set_max_level(filter.filter().min(LevelFilter::Debug));
     let logger = Discreet { logger: builder.build(), filter };
     if log::set_boxed_logger(Box::new(logger)).is_err() {
         log::warn!("logging was started twice");
@@ -26,7 +27,7 @@ pub fn start() {
         // A message that was composed at run time may quote what it stumbled over; a literal cannot.
         let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message withheld)");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        log::error!("panic at {place}: {text}; the request got a 500 if there was one. Please report this line.");
+        log::error!("panic at {place}: {text}. Please report this line.");
     }));
 }
 
@@ -40,7 +41,10 @@ struct Discreet {
 impl Log for Discreet {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let ours = metadata.target().starts_with(OURS);
-        (ours || metadata.level() <= Level::Warn) && self.filter.enabled(metadata)
+        // Every stranger who hangs up within a header is an error to Pingora, and its address in no line.
+        let strangers =
+            metadata.target().starts_with("pingora_proxy") || metadata.target().starts_with("pingora_core::apps");
+        (ours || metadata.level() <= Level::Warn && !strangers) && self.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -167,12 +167,19 @@ fn needs_restart(running: &Edge, next: &Edge) -> Vec<&'static str> {
     let listeners = |edge: &Edge| -> Vec<_> { edge.listeners.iter().map(|listener| listener.address).collect() };
     let limits = |edge: &Edge| {
         let limits = &edge.limits;
-        (limits.header_timeout, limits.keepalive_timeout, limits.requests_per_connection, limits.http2_max_streams)
+        (
+            limits.header_timeout,
+            limits.keepalive_timeout,
+            limits.requests_per_connection,
+            limits.http2_max_streams,
+            limits.max_header_bytes,
+        )
     };
     [
         ("threads", running.threads != next.threads),
         ("listeners", listeners(running) != listeners(next)),
-        ("admin", running.admin != next.admin),
+        ("region", running.region != next.region),
+        ("admin", (running.admin, &running.admin_hosts) != (next.admin, &next.admin_hosts)),
         ("limits", limits(running) != limits(next)),
         ("pool.max_idle", running.pool.max_idle != next.pool.max_idle),
         ("dns.servers", running.dns.servers != next.dns.servers),

@@ -45,7 +45,7 @@ pub struct Exchange {
     pub connection: Option<Arc<Connection>>,
     pub target: TargetSide,
     pub body_in: u64,
-    in_flight: InFlight,
+    in_flight: Option<InFlight>,
 }
 
 /// What happened between the edge and the target.
@@ -87,7 +87,7 @@ impl Exchange {
             connection: Connection::with_new_header(),
             target: TargetSide::default(),
             body_in: 0,
-            in_flight,
+            in_flight: Some(in_flight),
         }
     }
 
@@ -134,7 +134,12 @@ impl Exchange {
 
     /// How many requests are under way, this one included.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.0.load(Ordering::Relaxed)
+        self.in_flight.as_ref().map_or(0, |count| count.0.load(Ordering::Relaxed))
+    }
+
+    /// The request is over, but for what its connection still needs.
+    pub fn leave(&mut self) {
+        self.in_flight = None;
     }
 }
 

@@ -41,6 +41,7 @@ use crate::request::framing;
 use crate::request::guesses::Guesses;
 use crate::request::rate_limit::{Clock, policy_header};
 use crate::request::rewrite::{self, Origin};
+use crate::request::upgrade::{asks_for_websocket, is_websocket};
 use crate::response::headers::{self, Labels};
 use crate::response::hold::{self, Terms};
 use crate::snapshot::{Lasting, Snapshot};
@@ -108,6 +109,8 @@ impl ProxyHttp for EdgeProxy {
                 exchange.refused_entry = entry;
                 let unread = prepare_for_refusal(session);
                 answer(session, exchange, refusal, warning).await?;
+                // What is left is listening: it must not take a place that a request could have.
+                exchange.leave();
                 drain(session, unread).await;
                 Ok(true) // answered here: Pingora must not go on to a target
             }
@@ -115,7 +118,7 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        let upgrade = session.is_upgrade_req();
+        let upgrade = asks_for_websocket(session.req_header());
         exchange.target.begun.store(false, Ordering::Relaxed);
         if exchange.slot.is_none() {
             self.hold(session, exchange)?;
@@ -175,12 +178,22 @@ impl ProxyHttp for EdgeProxy {
             exchange.target.line.set(None);
         }
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
+        if !asks_for_websocket(session.req_header()) {
+            // Pingora keeps an `Upgrade` that nobody meant for this connection.
+            head.remove_header(&header::UPGRADE);
+            head.remove_header(&header::CONNECTION);
+        }
+        if head.version != Version::HTTP_2 && head.method == Method::POST && session.is_body_empty() {
+            // HTTP/2 says so without a length; servers of HTTP/1.1 may insist on one (RFC 9110 section 8.6).
+            head.insert_header(header::CONTENT_LENGTH, "0")?;
+        }
         let connection = exchange.connection.as_ref().ok_or_else(unadmitted)?;
         let origin = Origin {
             peer: &connection.forwarded_for,
             trusted: exchange.snapshot.edge.trusts(connection.peer),
             tls: connection.tls,
             request_id: &exchange.request_id,
+            version: session.req_header().version,
         };
         let (target, injection) = (&admitted.entry.proxy.target, &admitted.entry.proxy.target_credential.injection);
         let rewritten = shielded(|| {
@@ -223,7 +236,8 @@ impl ProxyHttp for EdgeProxy {
             headers::strip_interim(head);
             return Ok(());
         }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+        let switched = asks_for_websocket(session.req_header()) && is_websocket(&head.headers);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !switched {
             return Err(exchange.refused(Refusal::TargetFailed(TargetFault::Protocol)));
         }
         exchange.target.answered = Some(Instant::now());
@@ -311,6 +325,7 @@ impl ProxyHttp for EdgeProxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         release(session, exchange);
         report::finished(self, session, exchange);
+        exchange.leave();
         linger(session).await;
         if error.is_some() {
             keep(session, exchange).await;

@@ -12,3 +12,4 @@ pub mod route;
 pub mod rules;
 #[cfg(test)]
 mod signing;
+pub mod upgrade;

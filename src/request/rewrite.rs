@@ -22,6 +22,8 @@ pub struct Origin<'a> {
     pub trusted: bool,
     pub tls: bool,
     pub request_id: &'a HeaderValue,
+    /// The HTTP version that the client spoke.
+    pub version: Version,
 }
 
 /// The request target to send: base path, target path and query, byte for byte but for credentials. `query` is without
@@ -104,7 +106,7 @@ fn forward_origin(head: &mut RequestHeader, origin: &Origin<'_>) -> pingora_core
             head.remove_header(&name);
         }
     }
-    head.append_header(header::VIA, via(head.version)).map(drop)
+    head.append_header(header::VIA, via(origin.version)).map(drop)
 }
 
 /// The incoming `X-Forwarded-For` with the peer at its end.

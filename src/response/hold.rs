@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{Budget, Reservation};
 use crate::config::model::ResponseMode;
+use crate::request::upgrade::asks_for_websocket;
 use crate::upstream::pacing::{self, Line, Pacer};
 
 /// The slowest that a client may take a held answer, in bytes a second, on top of its write timeout: what is held counts
@@ -113,7 +114,7 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
     let slot = Slot::default();
     let mut client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
     let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
-    let wants_tunnel = client.is_upgrade_req();
+    let wants_tunnel = asks_for_websocket(client.req_header());
     let due = match stage {
         Stage::Upload => terms.started + terms.body_timeout,
         _ => terms.started + terms.timeout,
@@ -308,7 +309,9 @@ impl HeldSession {
             if self.passed > self.terms.limit {
                 return Err(Halt::TooLarge.error());
             }
-            self.renew();
+            if self.stage == Stage::Streaming {
+                self.renew();
+            }
             return Ok(Some(HttpTask::Body(data, end)));
         };
         if held.memory.bytes() + size > self.terms.limit {

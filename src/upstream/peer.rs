@@ -81,8 +81,9 @@ impl Peers {
         peer.options.h2_stream_window_size = Some(HTTP2_STREAM_WINDOW);
         peer.options.h2_connection_window_size = Some(HTTP2_CONNECTION_WINDOW);
         peer.options.alpn = match (self.http, self.tls.is_some(), attempt.upgrade) {
-            (_, _, true) | (TargetHttp::Http1, ..) | (TargetHttp::Auto, false, _) => ALPN::H1,
-            (TargetHttp::Auto, true, _) => ALPN::H2H1,
+            (TargetHttp::Http1, ..) | (TargetHttp::Auto, false, _) | (TargetHttp::Auto, true, true) => ALPN::H1,
+            (TargetHttp::Http2, true, true) => ALPN::H1,
+            (TargetHttp::Auto, true, false) => ALPN::H2H1,
             (TargetHttp::Http2, ..) => ALPN::H2,
         };
         peer

@@ -122,3 +122,40 @@ async fn what_a_target_says_is_in_no_log() {
     assert!(log.contains("InvalidHTTPHeader") || log.contains("target"), "{log}");
     assert!(!log.contains("CANARY"), "{log}");
 }
+
+#[tokio::test]
+async fn an_upgrade_that_its_connection_does_not_name_is_none() {
+    let origin = Origin::scripted(|mut peer| async move {
+        let Some(head) = peer.head().await else { return };
+        assert!(head.header("upgrade").is_none() && head.header("connection").is_none(), "{head:?}");
+        peer.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await;
+        peer.echo().await;
+    })
+    .await;
+    let edge = Edge::to(&origin).proxy("timeout: 2s").start().await;
+    let answer = edge.get("/api/demo/x").bearer("k1").header("Upgrade", "websocket").await;
+    answer.expect_status(502).expect_unreachable("protocol", "http_protocol_error");
+}
+
+#[tokio::test]
+async fn who_is_refused_takes_no_place() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).edge("limits: { max_requests_in_flight: 3 }").start().await;
+    let mut refused = Vec::new();
+    for _ in 0..10 {
+        let mut client = edge.connect().await;
+        client.send("POST /api/zz/x HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\n").await;
+        assert_eq!(client.head().await.status, 403);
+        refused.push(client); // still owes its body
+    }
+    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+}
+
+#[tokio::test]
+async fn a_post_without_a_body_says_so() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).http2().start().await;
+    edge.post("/api/demo/x").bearer("k1").http2(true).await.expect_granted(200);
+    assert_eq!(origin.request().header("content-length"), Some("0"));
+    assert!(origin.request().header("via").is_some_and(|via| via.starts_with("2 ")), "{:?}", origin.request());
+}
