@@ -33,6 +33,8 @@ const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
 /// After a handover both processes accept for this long, so that busy keep-alive connections are closed with an answer
 /// rather than under a request.
 const OVERLAP: Duration = Duration::from_secs(2);
+/// Between the last connection that is let into the queue and the last that is accepted from it: a handshake takes this long.
+const QUEUE: Duration = Duration::from_millis(100);
 /// How often a leaving daemon looks whether it is done.
 const LOOK: Duration = Duration::from_millis(10);
 /// A worker runtime that does not get a beat done in this time is taken for stuck; the watchdog is told no more.
@@ -254,8 +256,6 @@ async fn leave(mut life: Life, reason: &Leave, signals: &mut Signals) {
 
 /// Waits until no client is connected: idle connections are closed by Pingora, busy ones when they are done.
 async fn drained(connections: &AtomicUsize) {
-    // Pingora's accept loops need a moment to see the signal, and to take what was accepted already.
-    tokio::time::sleep(LOOK * 5).await;
     while connections.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(LOOK).await;
     }

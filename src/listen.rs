@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::{Service, listening};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -34,6 +34,32 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Lets nobody else into the queue of connections to be accepted; whoever has begun to connect still gets there. Closing a
+/// socket resets the connections in its queue, with the requests that they may have sent already. Who asks meanwhile is not
+/// answered, asks again within a second, and is refused once the socket is closed.
+pub fn close_queue(socket: &Socket) {
+    // Classic BPF, see `linux/bpf_common.h`; it sees the TCP header.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 2;
+    let drop_syn = [
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = socket.attach_filter(&drop_syn) {
+        log::debug!("connections that arrive in this moment are reset: {error}");
+    }
+}
+
+/// Undoes [`close_queue`], for whoever else listens on this socket.
+pub fn open_queue(socket: &Socket) {
+    let _ = socket.detach_filter(); // there is none where none could be attached
 }
 
 /// A Pingora service on sockets that are bound already.

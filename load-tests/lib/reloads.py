@@ -1,5 +1,6 @@
 """Reloads without pause under load: no request fails, every answer is of one generation, memory and descriptors stay."""
 
+import itertools
 import os
 import pathlib
 import signal
@@ -9,11 +10,13 @@ import time
 from harness import DIGEST_OF_TOKEN, MB, Bench, Edge, Load, Table, answered, failures, print_load
 
 RELOADS = int(os.environ.get("RELOADS", "1000"))
-SECONDS = 600
-PROXIES, SAMPLE_EVERY = 100, 10
+SECONDS = max(60, RELOADS * 0.6)  # at most
+# Until the admissions of a whole minute are remembered and the connections to the origin are all there.
+WARM_UP = int(os.environ.get("WARM_UP", "70"))
+PROXIES, ROTATE_EVERY = 100, 10
 MIX = {"h1": 6, "h1_new": 4, "h2": 2, "h2_new": 2, "h1_idle": 4, "h2_idle": 2}
-# What one generation that is never given back would cost is about a hundred times this.
-MOST_GROWTH = 1.0  # KiB a reload
+# A generation of this many proxies that were never given back would cost about a hundred times this.
+MOST_GROWTH = 2.0  # KiB a reload
 
 
 def fragment(version, origin):
@@ -38,10 +41,8 @@ def fragment(version, origin):
 
 
 def slope(points):
-    """Least squares."""
-    xs, ys = zip(*points)
-    x, y = statistics.fmean(xs), statistics.fmean(ys)
-    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a in xs)
+    """The median of the slopes between any two points (Theil-Sen): a sample taken in a bad moment does not bend it."""
+    return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2))
 
 
 with Bench() as bench:
@@ -53,7 +54,7 @@ with Bench() as bench:
     edge.start()
     paths = [f"/api/p{number}/x" for number in range(PROXIES)]
     load = Load(bench, edge.port, MIX, r"Bearer (a|b) /\1/x", paths)
-    time.sleep(3)
+    time.sleep(WARM_UP)
 
     started, first = time.monotonic(), edge.generation()
     resident, others, missing = [], [], 0
@@ -65,9 +66,9 @@ with Bench() as bench:
         while edge.generation() == before and time.monotonic() < until:
             time.sleep(0.002)
         missing += edge.generation() == before
-        if reload % SAMPLE_EVERY == 0:
-            resident.append((reload, edge.resident() / 1024))
-            others.append((reload, sum(edge.descriptors())))
+        resident.append((reload, edge.resident() / 1024))
+        others.append((reload, edge.descriptors()))
+        if reload % ROTATE_EVERY == 0:
             # As log rotation does; the next HUP opens it anew.
             access_log.rename(access_log.with_suffix(".old"))
         if time.monotonic() - started > SECONDS:
@@ -80,9 +81,10 @@ with Bench() as bench:
 
     series = pathlib.Path(os.environ.get("SAMPLES", os.devnull))
     series.write_text("".join(f"{reload} {kib:.0f} {fds}\n" for (reload, kib), (_, fds) in zip(resident, others)))
-    second_half = [point for point in resident if point[0] > RELOADS / 2]
+    half = len(resident) // 2
     quarter = len(resident) // 4
-    third, fourth = (statistics.median(kib for _, kib in resident[at * quarter :][:quarter]) for at in (2, 3))
+    by_quarter = lambda points: [statistics.median(y for _, y in points[at * quarter :][:quarter]) for at in range(4)]
+    memory = " ".join(f"{kib * 1024 / MB:.1f}" for kib in by_quarter(resident))
     table.row("requests answered", answered(result))
     table.most("failed, or never answered", failures(result), 0, "")
     table.row("reloads asked for with HUP, each with a changed fragment", RELOADS)
@@ -90,11 +92,8 @@ with Bench() as bench:
     table.most("  that changed nothing within 10 s", missing, 0, "")
     table.row("generations taken, those of the file watch included", generations, f"at least {RELOADS}", generations >= RELOADS)
     table.row("the last one succeeded", "yes" if failed == 1 else "no", "yes", failed == 1)
-    table.row("resident memory at the start", f"{resident[0][1] * 1024 / MB:.1f} MB")
-    table.row("  at half time, median of a quarter", f"{third * 1024 / MB:.1f} MB")
-    table.row("  in the end, median of a quarter", f"{fourth * 1024 / MB:.1f} MB")
-    table.most("  growth, slope over the second half", slope(second_half), MOST_GROWTH, "KiB a reload", 2)
-    by_quarter = [statistics.median(fds for _, fds in others[at * quarter :][:quarter]) for at in range(4)]
-    table.row("open descriptors, median of each quarter", " ".join(f"{fds:g}" for fds in by_quarter))
-    table.most("  growth, slope over the second half", slope([o for o in others if o[0] > RELOADS / 2]) * 1000, 10, "a 1,000 reloads", 1)
+    table.row("resident memory, median of each quarter", f"{memory} MB")
+    table.most("  growth, slope over the second half", slope(resident[half:]), MOST_GROWTH, "KiB a reload", 2)
+    table.row("open descriptors, median of each quarter", " ".join(f"{fds:g}" for fds in by_quarter(others)))
+    table.most("  growth, slope over the second half", slope(others[half:]) * 1000, 10, "a 1,000 reloads", 1)
     table.end()

@@ -10,7 +10,7 @@ import time
 from harness import MB, Bench, Edge, Table, get, wait_for
 
 FRAGMENTS, EACH = 1000, 100
-STARTS, CHANGES, RELOADS = 3, 15, 20
+STARTS, CHANGES, RELOADS = 3, 5, 20
 
 
 def token(name):

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# 1,000 reloads in a row under load: no request fails, memory and descriptors stay. Three minutes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. lib/setup.sh
+exec python3 lib/reloads.py

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# What a TLS listener offers to clients, as sslscan finds it: nothing below TLS 1.2, no weak cipher, no known hole.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. lib/setup.sh
+need openssl openssl
+need sslscan sslscan
+exec python3 lib/tls.py
