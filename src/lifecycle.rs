@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::handover::{Handover, Inherited};
+use crate::listen;
 use crate::observe::access_log::AccessLog;
 use crate::reload::{Reloader, folders};
 use crate::request::rate_limit::Clock;
@@ -33,7 +34,7 @@ const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
 /// After a handover both processes accept for this long, so that busy keep-alive connections are closed with an answer
 /// rather than under a request.
 const OVERLAP: Duration = Duration::from_secs(2);
-/// Between the last connection that is let into the queue and the last that is accepted from it: a handshake takes this long.
+/// From the last client that may begin to connect to the last that is accepted: its handshake takes a round trip.
 const QUEUE: Duration = Duration::from_millis(100);
 /// How often a leaving daemon looks whether it is done.
 const LOOK: Duration = Duration::from_millis(10);
@@ -242,6 +243,11 @@ async fn leave(mut life: Life, reason: &Leave, signals: &mut Signals) {
     let (sockets, connections) = (std::mem::take(&mut life.sockets), &life.connections);
     let drained = async {
         tokio::time::sleep(lead).await;
+        // A successor serves whoever is queued. Without one nobody must be: closing the sockets resets them.
+        if !succeeded {
+            sockets.iter().for_each(|(_, socket)| listen::close_queue(socket));
+            tokio::time::sleep(QUEUE).await;
+        }
         // A listening socket that is open anywhere takes connections, whether anybody serves them or not.
         drop(sockets);
         life.stop.send_replace(Some(ShutdownKind::Graceful));

@@ -36,11 +36,11 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Lets nobody else into the queue of connections to be accepted; whoever has begun to connect still gets there. Closing a
-/// socket resets the connections in its queue, with the requests that they may have sent already. Who asks meanwhile is not
-/// answered, asks again within a second, and is refused once the socket is closed.
+/// Lets nobody else begin to connect; who has begun still gets into the queue. For the moments before the socket is closed,
+/// which resets what is in its queue, with requests that may have been sent already. Who tries meanwhile gets no answer,
+/// tries again after a second, and is refused. There is no way back, and whoever shares the socket shares that.
 pub fn close_queue(socket: &Socket) {
-    // Classic BPF, see `linux/bpf_common.h`; it sees the TCP header.
+    // Classic BPF (linux/bpf_common.h) on the TCP header.
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
@@ -53,13 +53,8 @@ pub fn close_queue(socket: &Socket) {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ];
     if let Err(error) = socket.attach_filter(&drop_syn) {
-        log::debug!("connections that arrive in this moment are reset: {error}");
+        log::debug!("whoever connects in this moment is reset: {error}");
     }
-}
-
-/// Undoes [`close_queue`], for whoever else listens on this socket.
-pub fn open_queue(socket: &Socket) {
-    let _ = socket.detach_filter(); // there is none where none could be attached
 }
 
 /// A Pingora service on sockets that are bound already.
