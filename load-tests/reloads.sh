@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . lib/setup.sh
-exec python3 lib/reloads.py
+measure reloads 900

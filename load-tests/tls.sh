@@ -5,4 +5,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . lib/setup.sh
 need openssl openssl
 need sslscan sslscan
-exec python3 lib/tls.py
+measure tls 120

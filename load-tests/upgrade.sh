@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . lib/setup.sh
-exec python3 lib/upgrade.py
+measure upgrade 300

@@ -291,6 +291,7 @@ class Table:
 
     def __init__(self, title):
         self.title, self.rows, self.missed = title, [], False
+        self.others = os.getloadavg()[0]
 
     def row(self, what, measured, bound=None, met=True):
         self.rows.append((what, str(measured), bound or "", "" if bound is None else "met" if met else "MISSED"))
@@ -300,7 +301,7 @@ class Table:
         self.row(what, f"{value:.{digits}f} {unit}".strip(), f"at most {bound:g} {unit}".strip(), value <= bound)
 
     def end(self):
-        print(f"\n{self.title}")
+        print(f"\n{self.title}\n  on {os.cpu_count()} cores, load average before the start: {self.others:.1f}")
         for what, measured, bound, verdict in self.rows:
             print(f"  {what:<58}{measured:>18}   {bound:<22}{verdict}")
         sys.exit(1 if self.missed else 0)

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import pathlib
 import signal
 import statistics
 import time
@@ -40,6 +39,12 @@ def fragment(version, origin):
     return "\n".join(lines) + "\n"
 
 
+def by_quarter(points):
+    """Medians: load comes and goes, and with it buffers."""
+    quarter = len(points) // 4
+    return [statistics.median(y for _, y in points[at * quarter :][:quarter]) for at in range(4)]
+
+
 def slope(points):
     """The median of the slopes between any two points (Theil-Sen): a sample taken in a bad moment does not bend it."""
     return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2))
@@ -57,7 +62,7 @@ with Bench() as bench:
     time.sleep(WARM_UP)
 
     started, first = time.monotonic(), edge.generation()
-    resident, others, missing = [], [], 0
+    resident, descriptors, missing = [], [], 0
     for reload in range(1, RELOADS + 1):
         before = edge.generation()
         edge.fragment("f", fragment("ab"[reload % 2], origin))
@@ -67,7 +72,7 @@ with Bench() as bench:
             time.sleep(0.002)
         missing += edge.generation() == before
         resident.append((reload, edge.resident() / 1024))
-        others.append((reload, edge.descriptors()))
+        descriptors.append((reload, edge.descriptors()))
         if reload % ROTATE_EVERY == 0:
             # As log rotation does; the next HUP opens it anew.
             access_log.rename(access_log.with_suffix(".old"))
@@ -75,15 +80,12 @@ with Bench() as bench:
             raise SystemExit(f"only {reload} reloads in {SECONDS} s")
     seconds = time.monotonic() - started
     time.sleep(1)
-    generations, failed = edge.generation() - first, edge.metric("requestrocket_config_last_reload_successful")
+    generations = edge.generation() - first
+    succeeded = edge.metric("requestrocket_config_last_reload_successful") == 1
     result = load.stop()
     print_load(result)
 
-    series = pathlib.Path(os.environ.get("SAMPLES", os.devnull))
-    series.write_text("".join(f"{reload} {kib:.0f} {fds}\n" for (reload, kib), (_, fds) in zip(resident, others)))
     half = len(resident) // 2
-    quarter = len(resident) // 4
-    by_quarter = lambda points: [statistics.median(y for _, y in points[at * quarter :][:quarter]) for at in range(4)]
     memory = " ".join(f"{kib * 1024 / MB:.1f}" for kib in by_quarter(resident))
     table.row("requests answered", answered(result))
     table.most("failed, or never answered", failures(result), 0, "")
@@ -91,9 +93,9 @@ with Bench() as bench:
     table.row("  in", f"{seconds:.0f} s")
     table.most("  that changed nothing within 10 s", missing, 0, "")
     table.row("generations taken, those of the file watch included", generations, f"at least {RELOADS}", generations >= RELOADS)
-    table.row("the last one succeeded", "yes" if failed == 1 else "no", "yes", failed == 1)
+    table.row("the last one succeeded", "yes" if succeeded else "no", "yes", succeeded)
     table.row("resident memory, median of each quarter", f"{memory} MB")
     table.most("  growth, slope over the second half", slope(resident[half:]), MOST_GROWTH, "KiB a reload", 2)
-    table.row("open descriptors, median of each quarter", " ".join(f"{fds:g}" for fds in by_quarter(others)))
-    table.most("  growth, slope over the second half", slope(others[half:]) * 1000, 10, "a 1,000 reloads", 1)
+    table.row("open descriptors, median of each quarter", " ".join(f"{fds:g}" for fds in by_quarter(descriptors)))
+    table.most("  growth, slope over the second half", slope(descriptors[half:]) * 1000, 10, "a 1,000 reloads", 1)
     table.end()
