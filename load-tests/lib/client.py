@@ -37,11 +37,11 @@ BODY = b"x" * 700
 KINDS = {
     "h1": ("HTTP/1.1, kept", True, (0.0, 0.02)),
     "h1_new": ("HTTP/1.1, new", False, (0.0, 0.05)),
-    "h1_slow": ("HTTP/1.1, 2 s", True, (0.0, 0.5)),
+    "h1_slow": ("HTTP/1.1, slow", True, (0.0, 0.5)),
     "h1_idle": ("HTTP/1.1, idle", True, (0.5, 4.0)),
     "h2": ("HTTP/2", True, (0.0, 0.02)),
     "h2_new": ("HTTP/2, new", False, (0.0, 0.1)),
-    "h2_slow": ("HTTP/2, 2 s", True, (0.0, 0.5)),
+    "h2_slow": ("HTTP/2, slow", True, (0.0, 0.5)),
     "h2_idle": ("HTTP/2, idle", True, (0.5, 4.0)),
 }
 STREAMS = 6  # side by side on each connection of kind h2
@@ -114,7 +114,7 @@ class Load:
 
     def path(self, name):
         path = random.choice(self.paths)
-        return path.rpartition("/")[0] + "/slow" if name.endswith("2 s") else path
+        return path.rpartition("/")[0] + "/slow" if name.endswith("slow") else path
 
     def answered(self, name, started, status, body):
         now = time.monotonic()

@@ -116,7 +116,7 @@ class Bench:
         return process
 
     def origin(self):
-        """A target that answers at once, with the credential it got and the path; `/…/slow` takes two seconds."""
+        """A target that answers at once, with the credential it got and the path; `/…/slow` takes three seconds."""
         port = free_port()
         folder = self.folder / "origin"
         for name in ("a", "b"):
