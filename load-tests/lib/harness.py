@@ -223,7 +223,25 @@ access_log: {{ path: {access_log} }}
         return int(re.search(rf"^{key}:\s+(\d+) kB", status, re.M)[1]) * 1024
 
     def descriptors(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return int(self.metric("process_open_fds"))  # of a process that cannot be dumped, /proc tells root alone
+
+
+def listens(pid, port):
+    """Whether a process has a socket open that listens on the port; none where only root may know."""
+    rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+    try:
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{entry}") in sockets:
+                    return True
+            except FileNotFoundError:
+                pass  # a connection that was closed meanwhile
+    except FileNotFoundError:
+        pass  # the process has ended
+    except PermissionError:
+        return None
+    return False
 
 
 def alive(pid):

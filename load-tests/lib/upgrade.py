@@ -7,7 +7,7 @@ import signal
 import statistics
 import time
 
-from harness import FRAGMENT, Bench, Edge, Load, Table, alive, answered, children, failures, get, print_load, wait_for
+from harness import FRAGMENT, Bench, Edge, Load, Table, alive, answered, children, failures, get, listens, print_load, wait_for
 
 UPGRADES = int(os.environ.get("UPGRADES", "10"))
 MIX = {"h1": 6, "h1_new": 6, "h2": 2, "h2_new": 2, "h1_idle": 12, "h2_idle": 6, "h1_slow": 4, "h2_slow": 2}
@@ -36,13 +36,17 @@ with Bench() as bench:
     load = Load(bench, edge.port, MIX, r"Bearer target-secret /a/x|x{300000}", ["/api/p/x"])
     time.sleep(3)
 
-    gone, serving, refused, stayed = [], [], [], []
+    gone, serving, overlap, refused, stayed = [], [], [], [], []
     for upgrade in range(UPGRADES):
         before, started = edge.pid, time.monotonic()
         edge.install()
         if not successor(edge):
             raise SystemExit(f"upgrade {upgrade + 1} failed:\n{edge.log.read_text()[-2000:]}")
-        serving.append(time.monotonic() - started)
+        told = time.monotonic()
+        serving.append(told - started)
+        if listens(before, edge.port) is not None:
+            wait_for("the predecessor takes no more connections", lambda: not listens(before, edge.port))
+            overlap.append(time.monotonic() - told)
         wait_for("the predecessor is gone", lambda: not alive(before), 60)
         gone.append(time.monotonic() - started)
 
@@ -70,6 +74,8 @@ with Bench() as bench:
     table.row("successors that could not serve, and did not", sum(refused), "2", sum(refused) == 2)
     table.row("times that exactly one process was left, and ready", sum(stayed), f"{UPGRADES}", sum(stayed) == UPGRADES)
     table.row("from QUIT until the successor serves, median", f"{1000 * statistics.median(serving):.0f} ms")
+    if overlap:  # two seconds, less what it takes to learn that they have begun
+        table.row("both take connections for, the shortest", f"{min(overlap):.2f} s", "at least 1.9 s", min(overlap) >= 1.9)
     table.row("from QUIT until the predecessor is gone, median", f"{statistics.median(gone):.1f} s")
     table.row("  the longest", f"{max(gone):.1f} s")
     table.end()
