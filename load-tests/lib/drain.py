@@ -13,7 +13,7 @@ LEADS = (0, 1)  # seconds
 
 
 def drain(bench, lead, origin):
-    edge = Edge(bench, shutdown=f"shutdown: {{ lead: {lead}s, drain: 30s }}")
+    edge = Edge(bench, settings=f"shutdown: {{ lead: {lead}s, drain: 30s }}")
     edge.fragment("p", FRAGMENT.replace("ORIGIN", str(origin)))
     edge.start()
     load = Load(bench, edge.port, MIX, r"Bearer target-secret /a/x|x{300000}", ["/api/p/x"], until_gone=True)

@@ -151,7 +151,7 @@ def children(pid):
 class Edge:
     """The daemon, with a configuration folder of its own."""
 
-    def __init__(self, bench, shutdown="", access_log="off"):
+    def __init__(self, bench, settings="", access_log="off"):
         self.bench = bench
         self.port, self.admin = free_port(), free_port()
         self.folder = bench.folder / f"edge-{self.port}"
@@ -171,7 +171,7 @@ include: proxies.d
 allow_private_targets: true
 limits: {{ invalid_credentials_per_minute: 0 }}
 access_log: {{ path: {access_log} }}
-{shutdown}
+{settings}
 """,
         )
         self.pid = None
