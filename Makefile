@@ -4,10 +4,10 @@
 LISTEN ?= 127.0.0.1:8080
 
 .DEFAULT_GOAL := help
-.PHONY: help run test ci fmt build deb
+.PHONY: help run test load-test ci fmt build deb
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and start the demo: sample proxies, a small target, and the lines to try
 	@scripts/setup.sh build
@@ -16,6 +16,10 @@ run: ## Build and start the demo: sample proxies, a small target, and the lines 
 test: ## Run all tests, real clients included
 	@scripts/setup.sh test
 	cargo test --locked
+
+load-test: build ## Measure how it bears size, reloads, upgrades and load (takes ten minutes); load-tests/README.md
+	@missed=; for test in load-tests/*.sh; do echo "== $$test"; $$test || missed="$$missed $$test"; done; \
+	  if [ -n "$$missed" ]; then echo "missed:$$missed" >&2; exit 1; fi
 
 ci: ## Check everything: format, lints, tests, samples, units, package, dependencies
 	@scripts/setup.sh ci

@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::handover::{Handover, Inherited};
+use crate::listen;
 use crate::observe::access_log::AccessLog;
 use crate::reload::{Reloader, folders};
 use crate::request::rate_limit::Clock;
@@ -33,6 +34,8 @@ const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
 /// After a handover both processes accept for this long, so that busy keep-alive connections are closed with an answer
 /// rather than under a request.
 const OVERLAP: Duration = Duration::from_secs(2);
+/// From the last client that may begin to connect to the last that is accepted: its handshake takes a round trip.
+const QUEUE: Duration = Duration::from_millis(100);
 /// How often a leaving daemon looks whether it is done.
 const LOOK: Duration = Duration::from_millis(10);
 /// A worker runtime that does not get a beat done in this time is taken for stuck; the watchdog is told no more.
@@ -240,6 +243,11 @@ async fn leave(mut life: Life, reason: &Leave, signals: &mut Signals) {
     let (sockets, connections) = (std::mem::take(&mut life.sockets), &life.connections);
     let drained = async {
         tokio::time::sleep(lead).await;
+        // A successor serves whoever is queued. Without one nobody must be: closing the sockets resets them.
+        if !succeeded {
+            sockets.iter().for_each(|(_, socket)| listen::close_queue(socket));
+            tokio::time::sleep(QUEUE).await;
+        }
         // A listening socket that is open anywhere takes connections, whether anybody serves them or not.
         drop(sockets);
         life.stop.send_replace(Some(ShutdownKind::Graceful));
@@ -254,8 +262,6 @@ async fn leave(mut life: Life, reason: &Leave, signals: &mut Signals) {
 
 /// Waits until no client is connected: idle connections are closed by Pingora, busy ones when they are done.
 async fn drained(connections: &AtomicUsize) {
-    // Pingora's accept loops need a moment to see the signal, and to take what was accepted already.
-    tokio::time::sleep(LOOK * 5).await;
     while connections.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(LOOK).await;
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::{Service, listening};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -34,6 +34,27 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Lets nobody else begin to connect; who has begun still gets into the queue. For the moments before the socket is closed,
+/// which resets what is in its queue, with requests that may have been sent already. Who tries meanwhile gets no answer,
+/// tries again after a second, and is refused. There is no way back, and whoever shares the socket shares that.
+pub fn close_queue(socket: &Socket) {
+    // Classic BPF (linux/bpf_common.h) on the TCP header.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 2;
+    let drop_syn = [
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = socket.attach_filter(&drop_syn) {
+        log::debug!("whoever connects in this moment is reset: {error}");
+    }
 }
 
 /// A Pingora service on sockets that are bound already.
