@@ -135,7 +135,13 @@ impl Daemon {
             metrics: Arc::clone(&self.metrics),
             access_log: Arc::clone(&access_log),
         };
-        let gate = Gate::new(http_proxy(&conf, proxy), Arc::clone(&self.snapshots), &edge, Arc::clone(&connections));
+        let gate = Gate::new(
+            http_proxy(&conf, proxy),
+            Arc::clone(&self.snapshots),
+            &edge,
+            Arc::clone(&connections),
+            Arc::clone(&self.metrics),
+        );
         let admin = Admin::new(View {
             snapshots: Arc::clone(&self.snapshots),
             metrics: self.metrics,

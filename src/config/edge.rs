@@ -46,7 +46,7 @@ pub(super) const ACCESS_LOG_KEYS: [&str; 1] = ["path"];
 pub(super) const DEFAULTS_KEYS: [&str; 7] =
     ["plan", "timeout", "connect_timeout", "max_response_body", "max_request_body", "response", "stream_idle_timeout"];
 
-pub(super) const LIMITS_KEYS: [&str; 10] = [
+pub(super) const LIMITS_KEYS: [&str; 12] = [
     "header_timeout",
     "keepalive_timeout",
     "body_timeout",
@@ -55,6 +55,8 @@ pub(super) const LIMITS_KEYS: [&str; 10] = [
     "max_header_bytes",
     "max_headers",
     "max_requests_in_flight",
+    "max_connections",
+    "max_connections_per_client",
     "invalid_credentials_per_minute",
     "http2_max_streams",
 ];
@@ -68,6 +70,8 @@ pub(super) const LIMITS: ClientLimits = ClientLimits {
     max_header_bytes: 64 << 10,
     max_headers: 128,
     max_requests_in_flight: 10_000,
+    max_connections: 20_000,
+    max_connections_per_client: 1_000,
     invalid_credentials_per_minute: 100,
     http2_max_streams: 100,
 };
@@ -255,6 +259,9 @@ fn limits(node: Option<Node<'_>>) -> Option<ClientLimits> {
     let max_headers = fields.or("max_headers", own.max_headers, |node| node.number(8, 1_000));
     let max_requests_in_flight =
         fields.or("max_requests_in_flight", own.max_requests_in_flight, |node| node.number(1, 10_000_000));
+    let max_connections = fields.or("max_connections", own.max_connections, |node| node.number(1, 10_000_000));
+    let max_connections_per_client =
+        fields.or("max_connections_per_client", own.max_connections_per_client, |node| node.number(0, 10_000_000));
     let invalid_credentials_per_minute =
         fields
             .or("invalid_credentials_per_minute", own.invalid_credentials_per_minute, |node| node.number(0, 1_000_000));
@@ -268,6 +275,8 @@ fn limits(node: Option<Node<'_>>) -> Option<ClientLimits> {
         max_header_bytes: max_header_bytes?,
         max_headers: max_headers?,
         max_requests_in_flight: max_requests_in_flight?,
+        max_connections: max_connections?,
+        max_connections_per_client: max_connections_per_client?,
         invalid_credentials_per_minute: invalid_credentials_per_minute?,
         http2_max_streams: http2_max_streams?,
     })

@@ -108,6 +108,10 @@ pub struct ClientLimits {
     pub max_headers: usize,
     /// Requests under way at once in the whole daemon; one more gets 503.
     pub max_requests_in_flight: usize,
+    /// Connections of clients at once; one more is closed.
+    pub max_connections: usize,
+    /// Connections of one address (of one /64 in IPv6) at once; trusted proxies have no such limit. 0: any number.
+    pub max_connections_per_client: usize,
     /// Invalid credentials that one address may show within a minute before all of its requests are refused until the
     /// minute is over. 0: any number.
     pub invalid_credentials_per_minute: u32,

@@ -30,6 +30,8 @@ pub struct Metrics {
     overhead: Histogram,
     target_connections: IntCounterVec,
     target_errors: IntCounterVec,
+    /// Connections that were closed at once, by the limit that they would have exceeded.
+    pub connections_refused: IntCounterVec,
     in_flight: IntGauge,
     connections: IntGauge,
     held: IntGauge,
@@ -90,6 +92,13 @@ impl Metrics {
                 ),
                 &["error"],
             )?,
+            connections_refused: IntCounterVec::new(
+                Opts::new(
+                    "requestrocket_client_connections_refused_total",
+                    "Connections that were closed at once, by the limit that they would have exceeded.",
+                ),
+                &["limit"],
+            )?,
             in_flight: IntGauge::new("requestrocket_requests_in_flight", "Requests under way.")?,
             connections: IntGauge::new("requestrocket_client_connections", "Clients connected.")?,
             held: IntGauge::new("requestrocket_held_bytes", "Bytes of responses that are held until they end.")?,
@@ -127,6 +136,7 @@ impl Metrics {
             Box::new(metrics.overhead.clone()),
             Box::new(metrics.target_connections.clone()),
             Box::new(metrics.target_errors.clone()),
+            Box::new(metrics.connections_refused.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.held.clone()),
@@ -140,6 +150,9 @@ impl Metrics {
             Box::new(process),
         ];
         all.into_iter().try_for_each(|collector| metrics.registry.register(collector))?;
+        for limit in ["total", "client"] {
+            metrics.connections_refused.with_label_values(&[limit]);
+        }
         for reused in ["true", "false"] {
             metrics.target_connections.with_label_values(&[reused]);
         }

@@ -20,11 +20,14 @@ use pingora_core::protocols::l4::socket::SocketAddr as EndAddr;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
+use pingora_limits::inflight::{Guard, Inflight};
 use pingora_proxy::HttpProxy;
 
 use super::exchange::InFlight;
 use super::{EdgeProxy, preamble};
 use crate::config::model::{ClientLimits, Edge};
+use crate::observe::metrics::Metrics;
+use crate::request::guesses;
 use crate::snapshot::{Listeners, Snapshot};
 
 /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). `PRI` is reserved: no HTTP/1 request begins with it.
@@ -85,6 +88,9 @@ pub struct Gate {
     keepalive_timeout: Duration,
     /// Clients connected now.
     connections: Arc<AtomicUsize>,
+    /// The same by client: a sketch, since strangers are without number.
+    by_client: Inflight,
+    metrics: Arc<Metrics>,
 }
 
 impl Gate {
@@ -94,6 +100,7 @@ impl Gate {
         snapshots: Arc<ArcSwap<Snapshot>>,
         edge: &Edge,
         connections: Arc<AtomicUsize>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let limits = &edge.limits;
         Self {
@@ -106,7 +113,24 @@ impl Gate {
             header_timeout: limits.header_timeout,
             keepalive_timeout: limits.keepalive_timeout,
             connections,
+            by_client: Inflight::new(),
+            metrics,
         }
+    }
+
+    /// Takes a place for one more connection of `peer`; `None`: it has too many.
+    fn place_for(&self, peer: IpAddr) -> Option<Option<Guard>> {
+        let snapshot = self.snapshots.load();
+        let most = snapshot.edge.limits.max_connections_per_client;
+        if most == 0 || snapshot.edge.trusts(peer) {
+            return Some(None);
+        }
+        let (place, taken) = self.by_client.incr(guesses::key(peer), 1);
+        if usize::try_from(taken).unwrap_or(0) > most {
+            self.metrics.connections_refused.with_label_values(&["client"]).inc();
+            return None;
+        }
+        Some(Some(place))
     }
 
     /// Everything before HTTP. `None` where the client is not worth an answer.
@@ -179,6 +203,13 @@ fn h2_options(limits: &ClientLimits) -> H2Options {
 impl ServerApp for Gate {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = InFlight::enter(&self.connections);
+        if self.connections.load(Ordering::Relaxed) > self.snapshots.load().edge.limits.max_connections {
+            self.metrics.connections_refused.with_label_values(&["total"]).inc();
+            return None;
+        }
+        // Before any handshake, whose work is what an attacker wants to be done.
+        let peer = stream.get_socket_digest()?.peer_addr()?.as_inet()?.ip().to_canonical();
+        let _place = self.place_for(peer)?;
         let mut leaving = shutdown.clone();
         let last_moment = async {
             let _ = leaving.wait_for(|leaving| *leaving).await; // its sender lives as long as the server

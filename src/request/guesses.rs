@@ -59,8 +59,10 @@ impl Guesses {
     }
 }
 
+/// What counts as one client: an address, or a network of IPv6.
+///
 /// A household or a machine gets a /64 in IPv6, and may use any address of it.
-fn key(address: IpAddr) -> u64 {
+pub fn key(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).expect("64 bits are left"),

@@ -1,6 +1,6 @@
 //! What fresh eyes found: each was an answer that was wrong, or a way in.
 
-use crate::harness::{Edge, Origin, ms, pattern, within};
+use crate::harness::{Edge, Origin, eventually, ms, pattern, within};
 
 const MIB: usize = 1 << 20;
 
@@ -158,4 +158,29 @@ async fn a_post_without_a_body_says_so() {
     edge.post("/api/demo/x").bearer("k1").http2(true).await.expect_granted(200);
     assert_eq!(origin.request().header("content-length"), Some("0"));
     assert!(origin.request().header("via").is_some_and(|via| via.starts_with("2 ")), "{:?}", origin.request());
+}
+
+#[tokio::test]
+async fn connections_are_bounded_in_all_and_by_client() {
+    let origin = Origin::replying(200).await;
+    for (limits, limit) in [("max_connections: 5", "total"), ("max_connections_per_client: 5", "client")] {
+        let edge = Edge::to(&origin).edge(&format!("limits: {{ {limits} }}")).start().await;
+        let mut taken = Vec::new();
+        for _ in 0..5 {
+            let mut client = edge.connect().await;
+            client.exchange(&edge.get("/api/demo/x").bearer("k1")).await.expect_granted(200);
+            taken.push(client);
+        }
+        let mut one_more = edge.connect().await;
+        assert!(within(ms(3000), "its end", one_more.rest()).await.is_empty(), "{limit}");
+        let line = format!("requestrocket_client_connections_refused_total{{limit=\"{limit}\"}} 1");
+        assert!(edge.admin("/metrics").await.text().contains(&line), "{limit}");
+        drop(taken);
+        eventually("a place", async || {
+            let mut client = edge.connect().await;
+            client.send(edge.get("/api/demo/x").bearer("k1").head()).await;
+            client.until_end_or(12).await == b"HTTP/1.1 200"
+        })
+        .await;
+    }
 }

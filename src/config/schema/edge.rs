@@ -204,6 +204,14 @@ fn limits() -> Object {
             "Requests under way at once in the whole daemon; one more gets 503.",
         )
         .or(LIMITS.max_requests_in_flight as u64),
+        Key::new("max_connections", whole(1, 10_000_000), "Clients connected at once; one more is closed.")
+            .or(LIMITS.max_connections as u64),
+        Key::new(
+            "max_connections_per_client",
+            whole(0, 10_000_000),
+            "Connections of one address (one /64 in IPv6) at once, trusted proxies excepted; one more is closed; 0: any number.",
+        )
+        .or(LIMITS.max_connections_per_client as u64),
         Key::new(
             "invalid_credentials_per_minute",
             whole(0, 1_000_000),
