@@ -128,11 +128,16 @@ impl HttpServerApp for Admin {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let patience = HEADER_TIMEOUT + Duration::from_secs(KEEPALIVE_SECONDS);
-        if !tokio::time::timeout(patience, session.read_request()).await.ok()?.ok()? {
-            return None;
+        session.set_write_timeout(Some(HEADER_TIMEOUT));
+        match tokio::time::timeout(patience, session.read_request()).await.ok()? {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(_) => {
+                let _ = session.respond_error(StatusCode::BAD_REQUEST.as_u16()).await; // it may be gone as well
+                return None;
+            }
         }
         session.set_keepalive((!*shutdown.borrow()).then_some(KEEPALIVE_SECONDS));
-        session.set_write_timeout(Some(HEADER_TIMEOUT));
         self.reply(&session).send(&mut session).await.ok()?;
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok()??;

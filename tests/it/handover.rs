@@ -170,3 +170,92 @@ async fn a_successor_with_a_bad_configuration_changes_nothing() {
     load.goes_on(20).await;
     load.end().await;
 }
+
+#[tokio::test]
+async fn a_binary_that_cannot_be_started_changes_nothing() {
+    let origin = Origin::replying(200).await;
+    let mut edge = unhurried(&origin).own_binary().start().await;
+    let (binary, good) = (edge.folder().join("edge"), edge.folder().join("edge.good"));
+    std::fs::rename(&binary, &good).expect("the folder is ours");
+    let failures = |edge: &Edge| edge.stderr().matches("this process serves on").count();
+    edge.signal("QUIT");
+    eventually("it is missing", async || failures(&edge) == 1).await;
+    assert!(edge.stderr().contains("No such file or directory"), "{}", edge.stderr());
+    edge.write("edge", "not executable");
+    edge.signal("QUIT");
+    eventually("it is not executable", async || failures(&edge) == 2).await;
+    assert!(edge.stderr().contains("Permission denied"), "{}", edge.stderr());
+    edge.write_script("edge", "exit 7");
+    edge.signal("QUIT");
+    eventually("it ends at once", async || failures(&edge) == 3).await;
+    edge.write_script("edge", "echo nonsense >&0; exec sleep 60");
+    edge.signal("QUIT");
+    eventually("it says something else", async || failures(&edge) == 4).await;
+    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+    edge.admin("/readyz").await.expect_status(200);
+
+    std::fs::rename(&good, &binary).expect("the folder is ours");
+    edge.signal("QUIT");
+    assert_eq!(edge.exited().await, Some(0));
+    assert_eq!(edge.successors().len(), 1);
+    edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_successor_that_hangs() {
+    for signal in ["TERM", "INT"] {
+        let origin = Origin::replying(200).await;
+        let mut edge = unhurried(&origin).own_binary().start().await;
+        let mark = edge.folder().join("started");
+        edge.write_script("edge", &format!("echo $$ > {}; exec sleep 600", mark.display()));
+        edge.signal("QUIT");
+        let pid = || std::fs::read_to_string(&mark).unwrap_or_default().trim().to_owned();
+        eventually("the successor", async || !pid().is_empty()).await;
+        // Meanwhile all goes on.
+        edge.get("/api/demo/x").bearer("k1").await.expect_granted(200);
+        let asked = Instant::now();
+        edge.signal(signal);
+        assert_eq!(edge.exited().await, Some(0), "{signal}");
+        assert!(asked.elapsed() < ms(3000), "{signal}: left after {:?}", asked.elapsed());
+        assert!(!std::path::Path::new(&format!("/proc/{}", pid())).exists(), "the successor is gone too");
+    }
+}
+
+#[tokio::test]
+async fn a_successor_hands_over_in_its_turn_and_obeys_signals() {
+    let origin = Origin::replying(200).await;
+    let mut edge = unhurried(&origin).edge("access_log: { path: access.log }").start().await;
+    let ask = async || edge.get("/api/demo/x").bearer("k1").await.expect_granted(200).status;
+    ask().await;
+    edge.signal("QUIT");
+    eventually("the first successor", async || edge.successors().len() == 1).await;
+    ask().await;
+    edge.signal_to(&edge.successors()[0], "QUIT");
+    eventually("the second successor", async || edge.successors().len() == 2).await;
+    let last = edge.successors().remove(1);
+    ask().await;
+    edge.write("proxies.d/more.yaml", "nonsense: 1\n");
+    edge.signal_to(&last, "HUP");
+    // Until they have left, the old ones answer on the operators' listener, too.
+    eventually("it reloads", async || edge.metric("requestrocket_config_last_reload_successful").await == Some(0.0))
+        .await;
+    assert_eq!(edge.exited().await, Some(0));
+    edge.signal_to(&last, "TERM");
+    eventually("nobody listens", async || tokio::net::TcpStream::connect(edge.address()).await.is_err()).await;
+    eventually("every line", async || edge.read("access.log").lines().count() == 3).await;
+}
+
+/// Counts of a process are its own: who takes over starts with full budgets (README, signals).
+#[tokio::test]
+async fn rate_limits_start_anew_with_a_successor() {
+    let origin = Origin::replying(200).await;
+    let mut edge = Edge::to(&origin).client("rate_limit: { requests_per_minute: 2 }").start().await;
+    for status in [200, 200, 429] {
+        edge.get("/api/demo/x").bearer("k1").await.expect_status(status);
+    }
+    edge.signal("QUIT");
+    assert_eq!(edge.exited().await, Some(0));
+    for status in [200, 200, 429] {
+        edge.get("/api/demo/x").bearer("k1").await.expect_status(status);
+    }
+}

@@ -141,6 +141,24 @@ async fn int_cuts_a_drain_short() {
 }
 
 #[tokio::test]
+async fn other_signals_do_not_disturb_a_drain() {
+    let (origin, finish) = patient().await;
+    let mut edge = Edge::to(&origin).unhurried().edge("shutdown: { drain: 60s }").start().await;
+    let mut slow = edge.connect().await;
+    slow.send(edge.get("/api/demo/slow").bearer("k1").head()).await;
+    origin.until("the slow request", |events| events.requests.len() == 1).await;
+    edge.signal("TERM");
+    eventually("nobody new is accepted", async || TcpStream::connect(edge.address()).await.is_err()).await;
+    for signal in ["TERM", "HUP", "QUIT", "TERM"] {
+        edge.signal(signal);
+    }
+    finish.send_replace(true);
+    slow.answer().await.expect_granted(200).expect_body("slow");
+    assert_eq!(edge.exited().await, Some(0));
+    assert!(edge.successors().is_empty());
+}
+
+#[tokio::test]
 async fn a_request_sees_one_generation_from_start_to_end() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).unhurried().start().await;
@@ -199,8 +217,14 @@ async fn a_changed_secret_file_is_noticed() {
 
 #[tokio::test]
 async fn an_access_log_among_the_configuration_reloads_nothing() {
+    for log in ["access.log", "proxies.d/access.log"] {
+        reloads_nothing(log).await;
+    }
+}
+
+async fn reloads_nothing(log: &str) {
     let origin = Origin::replying(200).await;
-    let edge = Edge::to(&origin).unhurried().edge("access_log: { path: access.log }").start().await;
+    let edge = Edge::to(&origin).unhurried().edge(&format!("access_log: {{ path: {log} }}")).start().await;
     let mut client = edge.connect().await;
     // Longer than the time that changed files are given to settle.
     let until = Instant::now() + ms(1000);
@@ -208,7 +232,7 @@ async fn an_access_log_among_the_configuration_reloads_nothing() {
         client.exchange(&edge.get("/api/demo/x").bearer("k1")).await.expect_granted(200);
         tokio::time::sleep(ms(20)).await;
     }
-    assert!(edge.read("access.log").lines().count() > 5);
+    assert!(edge.read(log).lines().count() > 5);
     assert_eq!(generation(&edge), 0, "{}", edge.stderr());
     edge.signal("HUP");
     let once = eventually("one reload", async || generation(&edge) == 1);

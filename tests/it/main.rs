@@ -14,6 +14,7 @@ mod harness;
 
 mod access_log;
 mod accounts;
+mod admin;
 mod certificates;
 mod cli;
 mod contract;

@@ -1,7 +1,9 @@
 //! The real binary, serving on loopback for as long as the test holds it.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -95,6 +97,10 @@ impl Edge {
         Request::new(address, "GET", path).header("Host", &address.to_string())
     }
 
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
     pub async fn connect(&self) -> Connection {
         Connection::to(self.address()).await
     }
@@ -113,6 +119,14 @@ impl Edge {
         let draft = self.folder().join("draft");
         std::fs::write(&draft, content).expect("the folder is ours");
         std::fs::rename(&draft, &path).expect("the folder is ours");
+    }
+
+    /// The same for a script, which may be started.
+    pub fn write_script(&self, name: &str, lines: &str) {
+        let draft = self.folder().join("draft");
+        std::fs::write(&draft, format!("#!/bin/sh\n{lines}\n")).expect("the folder is ours");
+        std::fs::set_permissions(&draft, Permissions::from_mode(0o755)).expect("the folder is ours");
+        std::fs::rename(&draft, self.folder().join(name)).expect("the folder is ours");
     }
 
     pub fn read(&self, name: &str) -> String {
@@ -244,6 +258,12 @@ impl EdgeBuilder {
         self
     }
 
+    /// Fields of the admin listener: `hosts: [edge.test]`.
+    pub fn admin(mut self, fields: &str) -> Self {
+        self.yaml.admin.push(fields.to_owned());
+        self
+    }
+
     /// Takes HTTP/2 with prior knowledge too.
     pub fn http2(self) -> Self {
         self.listener("http2: cleartext")
@@ -268,6 +288,12 @@ impl EdgeBuilder {
     /// Nobody reads what the edge prints.
     pub fn unread_stdout(mut self) -> Self {
         self.unread_stdout = true;
+        self
+    }
+
+    /// Runs a copy of the binary, `edge` in the folder, for the test to replace.
+    pub fn own_binary(mut self) -> Self {
+        self.own_binary = true;
         self
     }
 
