@@ -107,4 +107,5 @@ with Bench() as bench:
     table.row("connections to the target, median of each quarter", " ".join(f"{count:g}" for count in by_quarter(kept)))
     table.row("all other open descriptors, median of each quarter", " ".join(f"{fds:g}" for fds in by_quarter(descriptors)))
     table.most("  growth, slope over the second half", slope(descriptors[len(descriptors) // 2 :]) * 1000, 10, "a 1,000 reloads", 1)
+    table.most(f"  without clients: {idle} before the load, after it", left, idle + 1, "")
     table.end()
