@@ -217,6 +217,11 @@ access_log: {{ path: {access_log} }}
     def generation(self):
         return int(self.metric("requestrocket_config_generation") or 0)
 
+    def cpu(self):
+        """Seconds of processor time so far: what other programs on the machine hardly change."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident(self, key="VmRSS"):
         """Bytes."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
@@ -242,6 +247,12 @@ def listens(pid, port):
     except PermissionError:
         return None
     return False
+
+
+def connections_to(port):
+    """How many established connections lead to a port."""
+    rows = (line.split(None, 4) for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 def alive(pid):

@@ -48,15 +48,17 @@ with Bench() as bench:
     size = sum(path.stat().st_size for path in edge.fragments.iterdir())
     table.row("size of the configuration", f"{size / MB:.0f} MB")
 
-    starts, memory, peaks = [], [], []
+    starts, cpu, memory, peaks = [], [], [], []
     for _ in range(STARTS):
         if edge.pid:
             edge.stop()
         starts.append(edge.start())
+        cpu.append(edge.cpu())
         memory.append(edge.resident() / MB)
         peaks.append(edge.resident("VmHWM") / MB)
     table.most(f"start until /readyz says 200, median of {STARTS}", statistics.median(starts), 4, "s", 2)
     table.row("  the longest", f"{max(starts):.2f} s")
+    table.row("  processor time, median", f"{statistics.median(cpu):.2f} s")
     table.most("resident memory then, the most of all starts", max(memory), 400, "MB")
     table.row("  at most during the start (VmHWM)", f"{max(peaks):.0f} MB")
 
@@ -80,13 +82,14 @@ with Bench() as bench:
     own = [int(ms) for ms in re.findall(r"1 fragments parsed, .* (\d+) ms", edge.log.read_text())]
     table.row("  of it reading, checking and building, median", f"{statistics.median(own):.0f} ms")
 
-    times = []
+    times, used = [], edge.cpu()
     for _ in range(RELOADS):
         generation, started = edge.generation(), time.monotonic()
         edge.signal(signal.SIGHUP)
         wait_for("the reload is taken", lambda: edge.generation() > generation)
         times.append(1000 * (time.monotonic() - started))
     table.row(f"a reload by HUP with nothing changed, median of {RELOADS}", f"{statistics.median(times):.0f} ms")
+    table.row("  processor time, mean", f"{1000 * (edge.cpu() - used) / RELOADS:.0f} ms")
     table.most(f"resident memory after {CHANGES + RELOADS} reloads", edge.resident() / MB, 400, "MB")
     table.row("  at most until here (VmHWM)", f"{edge.resident('VmHWM') / MB:.0f} MB")
     table.end()
