@@ -4,7 +4,7 @@
 //! without any limit for the first bytes of HTTP/2. Here every connection has an app of its own around Pingora's proxy, and
 //! a connection whose next step does not come in time is dropped.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora_core::protocols::l4::socket::SocketAddr as EndAddr;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
@@ -133,11 +132,9 @@ impl Gate {
         Some(Some(place))
     }
 
-    /// Everything before HTTP. `None` where the client is not worth an answer.
-    async fn greet(&self, mut stream: Stream) -> Option<Greeted> {
-        let digest = stream.get_socket_digest()?;
-        let ends = |end: Option<&EndAddr>| end.and_then(EndAddr::as_inet).copied();
-        let (mut peer, local): (IpAddr, SocketAddr) = (ends(digest.peer_addr())?.ip(), ends(digest.local_addr())?);
+    /// Everything before HTTP, with who is at the other end of the connection. `None` where the client is not worth an answer.
+    async fn greet(&self, mut stream: Stream, mut peer: IpAddr) -> Option<Greeted> {
+        let local = *stream.get_socket_digest()?.local_addr()?.as_inet()?;
         let snapshot = self.snapshots.load_full();
         // A listener that was taken out of the configuration goes on as it was until the next restart.
         let (listener, tls) = snapshot.listeners.of(&local).or_else(|| self.first.of(&local))?;
@@ -217,7 +214,7 @@ impl ServerApp for Gate {
         };
         let greeted = tokio::select! {
             biased;
-            greeted = tokio::time::timeout(self.header_timeout, self.greet(stream)) => greeted.ok()??,
+            greeted = tokio::time::timeout(self.header_timeout, self.greet(stream, peer)) => greeted.ok()??,
             () = last_moment => return None,
         };
         let connection = Arc::new(greeted.connection);
