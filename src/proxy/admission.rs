@@ -40,16 +40,20 @@ struct Passed;
 /// A refusal, with what was known by then.
 pub struct Refused {
     pub refusal: Refusal,
-    /// The credential, where it was verified.
-    pub credential: Option<Arc<ProxyCredential>>,
-    /// The proxy, likewise.
-    pub entry: Option<Arc<Entry>>,
+    /// Set once the credential was verified.
+    pub known: Option<Known>,
     pub warning: Option<HeaderValue>,
+}
+
+/// Whose request it is: a verified credential, and the proxy it belongs to.
+pub struct Known {
+    pub credential: Arc<ProxyCredential>,
+    pub entry: Arc<Entry>,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, credential: None, entry: None, warning: None }
+        Self { refusal, known: None, warning: None }
     }
 }
 
@@ -75,8 +79,7 @@ pub fn admit(snapshot: &Snapshot, request: &RequestHeader, clock: Clock, now: Sy
     let low_budget = credential.billing == Billing::LowBudget;
     let refused = |refusal| Refused {
         refusal,
-        credential: Some(Arc::clone(credential)),
-        entry: Some(Arc::clone(entry)),
+        known: Some(Known { credential: Arc::clone(credential), entry: Arc::clone(entry) }),
         warning: warning(low_budget, false),
     };
     if credential.billing == Billing::Suspended {
@@ -159,11 +162,15 @@ fn check_rules(
 
 /// A length that is announced is judged before anything is sent; one that is not is counted on the way.
 fn check_size(headers: &HeaderMap, limit: u64) -> Result<(), Refusal> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    match announced {
+    match announced_length(headers) {
         Some(length) if length > limit => Err(Refusal::RequestTooLarge(limit)),
         _ => Ok(()),
     }
+}
+
+/// `Content-Length` in bytes, where there is one.
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn warning(low_budget: bool, near_limit: bool) -> Option<HeaderValue> {

@@ -13,6 +13,7 @@ use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
+use super::admission::announced_length;
 use super::exchange::Exchange;
 use crate::refusal::{PROXY_STATUS, Refusal};
 
@@ -40,7 +41,7 @@ pub(super) async fn answer(
 }
 
 /// The same after an exchange has begun: unless an answer is on its way already, which can only be cut.
-pub(super) async fn answer_and_close(
+pub(super) async fn answer_failed(
     session: &mut Session,
     exchange: &mut Exchange,
     refusal: Refusal,
@@ -85,7 +86,7 @@ pub(super) enum Unread {
 /// Looks at what is still to come, and tells the client with the answer whether its connection ends.
 pub(super) fn prepare_for_refusal(session: &mut Session) -> Unread {
     let headers = &session.req_header().headers;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = announced_length(headers);
     // Who waits for `100 Continue` may never send the body that we would wait for.
     let waits = headers.contains_key(header::EXPECT);
     let ServerSession::H1(http1) = &mut *session.downstream_session else { return Unread::Nothing };

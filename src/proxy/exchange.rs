@@ -7,9 +7,8 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Known};
 use super::connection::Connection;
-use crate::config::model::ProxyCredential;
 use crate::refusal::Refusal;
 use crate::response::hold::Slot;
 use crate::snapshot::{Entry, Snapshot};
@@ -31,10 +30,8 @@ pub struct Exchange {
     /// Sent to the target, the client and the log.
     pub request_id: HeaderValue,
     pub verdict: Verdict,
-    /// The credential of a request that was refused after it was verified.
-    pub refused_credential: Option<Arc<ProxyCredential>>,
-    /// The proxy of such a request.
-    pub refused_entry: Option<Arc<Entry>>,
+    /// Who asked for what, where a request was refused after its credential was verified.
+    pub known: Option<Known>,
     /// Why the edge answers, or had to cut the answer.
     pub refusal: Option<Refusal>,
     /// A refusal of a failed exchange went out to its last byte.
@@ -65,6 +62,8 @@ pub struct TargetSide {
     pub line: Line,
     /// Whether the request header of this attempt is on its way.
     pub begun: Arc<AtomicBool>,
+    /// Whether the client asked for a WebSocket.
+    pub wants_tunnel: bool,
     /// Interim answers so far.
     pub interim: u32,
     /// Addresses still to try.
@@ -79,8 +78,7 @@ impl Exchange {
             started: Instant::now(),
             request_id: HeaderValue::from_static("-"),
             verdict: Verdict::Pending,
-            refused_credential: None,
-            refused_entry: None,
+            known: None,
             refusal: None,
             answered_whole: false,
             slot: None,
@@ -101,13 +99,14 @@ impl Exchange {
 
     /// The id of the credential, once it was verified.
     pub fn credential(&self) -> Option<&str> {
-        let credential = self.admitted().map(|admitted| &admitted.credential).or(self.refused_credential.as_ref())?;
+        let credential = self.admitted().map(|admitted| &admitted.credential);
+        let credential = credential.or(self.known.as_ref().map(|known| &known.credential))?;
         Some(&credential.id)
     }
 
     /// The proxy, where it is known and the credential was verified.
     pub fn entry(&self) -> Option<&Arc<Entry>> {
-        self.admitted().map(|admitted| &admitted.entry).or(self.refused_entry.as_ref())
+        self.admitted().map(|admitted| &admitted.entry).or(self.known.as_ref().map(|known| &known.entry))
     }
 
     /// The client: the peer, or behind trusted proxies the last address of `X-Forwarded-For` that is none of theirs.

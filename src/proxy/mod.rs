@@ -30,7 +30,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::admission::{Admitted, Refused};
-use self::answer::{answer, answer_and_close, drain, keep, linger, prepare_for_refusal};
+use self::answer::{answer, answer_failed, drain, keep, linger, prepare_for_refusal};
 use self::exchange::{Exchange, InFlight, Verdict};
 use self::failure::{End, Failed};
 use crate::config::model::TargetHost;
@@ -104,9 +104,8 @@ impl ProxyHttp for EdgeProxy {
                 exchange.verdict = Verdict::Admitted(Box::new(admitted));
                 Ok(false)
             }
-            Err(Refused { refusal, credential, entry, warning }) => {
-                exchange.refused_credential = credential;
-                exchange.refused_entry = entry;
+            Err(Refused { refusal, known, warning }) => {
+                exchange.known = known;
                 let unread = prepare_for_refusal(session);
                 answer(session, exchange, refusal, warning).await?;
                 // What is left is listening: it must not take a place that a request could have.
@@ -118,7 +117,6 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        let upgrade = asks_for_websocket(session.req_header());
         exchange.target.begun.store(false, Ordering::Relaxed);
         if exchange.slot.is_none() {
             self.hold(session, exchange)?;
@@ -135,7 +133,7 @@ impl ProxyHttp for EdgeProxy {
             connect_timeout: patience,
             write_timeout: admitted.entry.proxy.timeout,
             timeout: admitted.entry.proxy.timeout.max(admitted.entry.proxy.stream_idle_timeout),
-            upgrade,
+            upgrade: exchange.target.wants_tunnel,
         };
         Ok(Box::new(admitted.entry.peers.peer(&attempt)))
     }
@@ -178,7 +176,7 @@ impl ProxyHttp for EdgeProxy {
             exchange.target.line.set(None);
         }
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
-        if !asks_for_websocket(session.req_header()) {
+        if !exchange.target.wants_tunnel {
             // Pingora keeps an `Upgrade` that nobody meant for this connection.
             head.remove_header(&header::UPGRADE);
             head.remove_header(&header::CONNECTION);
@@ -236,13 +234,14 @@ impl ProxyHttp for EdgeProxy {
             headers::strip_interim(head);
             return Ok(());
         }
-        let switched = asks_for_websocket(session.req_header()) && is_websocket(&head.headers);
-        if head.status == StatusCode::SWITCHING_PROTOCOLS && !switched {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS
+            && !(exchange.target.wants_tunnel && is_websocket(&head.headers))
+        {
             return Err(exchange.refused(Refusal::TargetFailed(TargetFault::Protocol)));
         }
         exchange.target.answered = Some(Instant::now());
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
-        if let Err(refusal) = check_length(session.req_header(), head, admitted.entry.proxy.max_response_body) {
+        if let Err(refusal) = check_framing(session.req_header(), head, admitted.entry.proxy.max_response_body) {
             return Err(exchange.refused(refusal));
         }
         if head.version != Version::HTTP_2 {
@@ -271,13 +270,12 @@ impl ProxyHttp for EdgeProxy {
 
     fn error_while_proxy(
         &self,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         session: &mut Session,
-        error: Box<Error>,
+        mut error: Box<Error>,
         exchange: &mut Exchange,
         client_reused: bool,
     ) -> Box<Error> {
-        let mut error = error.more_context(format!("Peer: {peer}"));
         // Sent again only while the target cannot have acted on it: an idempotent method whose body has not begun, on a
         // connection that was dead already or a stream that was refused.
         let untouched = session.req_header().method.is_idempotent()
@@ -313,7 +311,7 @@ impl ProxyHttp for EdgeProxy {
                 let status = refusal.status().as_u16();
                 let warning = exchange.admitted().and_then(|admitted| admitted.warning.clone());
                 // A client that is gone by now is its own business.
-                exchange.answered_whole = answer_and_close(session, exchange, refusal, warning).await.is_ok();
+                exchange.answered_whole = answer_failed(session, exchange, refusal, warning).await.is_ok();
                 status
             }
             End::AnsweredEarly => session.response_written().map_or(0, |head| head.status.as_u16()),
@@ -383,6 +381,7 @@ impl EdgeProxy {
     fn hold(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         let started = Instant::now();
         exchange.target.started = Some(started);
+        exchange.target.wants_tunnel = asks_for_websocket(session.req_header());
         let proxy = &exchange.admitted().ok_or_else(unadmitted)?.entry.proxy;
         let limits = &exchange.snapshot.edge.limits;
         let terms = Terms {
@@ -396,6 +395,7 @@ impl EdgeProxy {
             budget: Arc::clone(&self.lasting.held),
             line: exchange.target.line.clone(),
             begun: Arc::clone(&exchange.target.begun),
+            wants_tunnel: exchange.target.wants_tunnel,
             leaving: Arc::clone(&self.leaving),
         };
         // The held session times the body itself, over HTTP/2 too.
@@ -487,7 +487,7 @@ fn release(session: &mut Session, exchange: &mut Exchange) {
 }
 
 /// Judges the announced framing of an answer.
-fn check_length(request: &RequestHeader, head: &ResponseHeader, limit: u64) -> Result<(), Refusal> {
+fn check_framing(request: &RequestHeader, head: &ResponseHeader, limit: u64) -> Result<(), Refusal> {
     let bodiless =
         request.method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // Any other coding would have to be decoded by whoever takes the chunks off (RFC 9112 section 7).

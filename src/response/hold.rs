@@ -28,11 +28,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{Budget, Reservation};
 use crate::config::model::ResponseMode;
-use crate::request::upgrade::asks_for_websocket;
 use crate::upstream::pacing::{self, Line, Pacer};
 
-/// The slowest that a client may take a held answer, in bytes a second, on top of its write timeout: what is held counts
-/// against everybody's memory.
+/// The slowest that a client may take an answer, in bytes a second, on top of its write timeout: what is held counts
+/// against everybody's memory, and what is passed on keeps a connection to the target.
 const MIN_TAKE_RATE: u64 = 16 * 1024;
 /// Pieces below this size are collected.
 const CRUMB: usize = 4 * 1024;
@@ -102,6 +101,8 @@ pub struct Terms {
     pub line: Line,
     /// Whether the request header of the current attempt is on its way. Cleared before each.
     pub begun: Arc<AtomicBool>,
+    /// Whether the client asked for a WebSocket.
+    pub wants_tunnel: bool,
     /// The process is about to leave: the connection ends with this answer.
     pub leaving: Arc<AtomicBool>,
 }
@@ -114,7 +115,6 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
     let slot = Slot::default();
     let mut client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
     let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
-    let wants_tunnel = asks_for_websocket(client.req_header());
     let due = match stage {
         Stage::Upload => terms.started + terms.body_timeout,
         _ => terms.started + terms.timeout,
@@ -130,7 +130,6 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
         passed: 0,
         taking: Duration::ZERO,
         pacer: Pacer::new(terms.line.clone()),
-        wants_tunnel,
         terms,
     }));
     slot
@@ -176,8 +175,6 @@ struct HeldSession {
     /// How long the client took to take them.
     taking: Duration,
     pacer: Pacer,
-    /// The client asks for another protocol on its connection.
-    wants_tunnel: bool,
 }
 
 /// An answer that is complete only in here.
@@ -243,16 +240,17 @@ impl HeldSession {
 
     /// Waits while the target takes no more of the upload. That is its time, not the client's.
     async fn await_room(&mut self) -> Result<()> {
-        if self.pacer.has_room() {
-            return Ok(());
-        }
+        let mut waited = false;
         while !self.pacer.has_room() {
+            waited = true;
             if self.pacer.stuck() > self.terms.timeout {
                 return Err(Halt::Deadline.error());
             }
             tokio::time::sleep(pacing::LOOK).await;
         }
-        self.renew();
+        if waited {
+            self.renew();
+        }
         Ok(())
     }
 
@@ -476,7 +474,7 @@ impl CustomSession for HeldSession {
     /// Once a request for a tunnel is under way, its missing body is not reported: Pingora would pass the end of it on, and
     /// where the target's 101 is faster, that end would end the tunnel.
     fn is_body_empty(&mut self) -> bool {
-        !(self.wants_tunnel && self.terms.begun.load(Ordering::Relaxed)) && self.client_mut().is_body_empty()
+        !(self.terms.wants_tunnel && self.terms.begun.load(Ordering::Relaxed)) && self.client_mut().is_body_empty()
     }
 
     fn is_body_done(&mut self) -> bool {

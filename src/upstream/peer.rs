@@ -81,8 +81,7 @@ impl Peers {
         peer.options.h2_stream_window_size = Some(HTTP2_STREAM_WINDOW);
         peer.options.h2_connection_window_size = Some(HTTP2_CONNECTION_WINDOW);
         peer.options.alpn = match (self.http, self.tls.is_some(), attempt.upgrade) {
-            (TargetHttp::Http1, ..) | (TargetHttp::Auto, false, _) | (TargetHttp::Auto, true, true) => ALPN::H1,
-            (TargetHttp::Http2, true, true) => ALPN::H1,
+            (TargetHttp::Http1, ..) | (TargetHttp::Auto, false, _) | (_, true, true) => ALPN::H1,
             (TargetHttp::Auto, true, false) => ALPN::H2H1,
             (TargetHttp::Http2, ..) => ALPN::H2,
         };
