@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Connection, Edge, H2Connection, Origin, Request, eventually, ms};
+use crate::harness::{Connection, Edge, H2Connection, Origin, Request, eventually, ms, origin};
 
 /// How a client connects.
 #[derive(Clone, Copy, Debug)]
@@ -119,19 +119,7 @@ async fn no_request_fails_while_a_successor_takes_over() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_finished_by_the_old_process() {
-    let (finish, finished) = tokio::sync::watch::channel(false);
-    let origin = Origin::scripted(move |mut peer| {
-        let mut finished = finished.clone();
-        async move {
-            while let Some(request) = peer.request().await {
-                if request.target == "/slow" {
-                    let _ = finished.wait_for(|finished| *finished).await;
-                }
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-            }
-        }
-    })
-    .await;
+    let (origin, finish) = Origin::patient(origin::OK).await;
     let mut edge = unhurried(&origin).start().await;
     let mut slow = edge.connect().await;
     slow.send(edge.get("/api/demo/slow").bearer("k1").head()).await;

@@ -7,7 +7,7 @@ use h2::Reason;
 
 use crate::harness::h2::receive;
 use crate::harness::tls::Authority;
-use crate::harness::{Answer, Edge, H2Origin, Origin, ms, pattern, within};
+use crate::harness::{Answer, Edge, Origin, ms, pattern, within};
 
 #[tokio::test]
 async fn an_http_2_client_is_served_from_an_http_1_target() {
@@ -122,7 +122,7 @@ async fn many_streams_of_one_connection_do_not_mix() {
 
 #[tokio::test]
 async fn an_http_2_target_sees_what_an_http_1_target_would() {
-    let origin = H2Origin::cleartext(|mut stream| async move {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
         stream.read().await;
         stream.reply(200, &[("x-own", "kept"), ("requestrocket-proxy-code", "forged")], "ok").await;
     })
@@ -161,7 +161,7 @@ async fn an_http_2_target_sees_what_an_http_1_target_would() {
 async fn http_2_is_agreed_on_by_tls() {
     let authority = Authority::new();
     let tls = authority.certify("127.0.0.1").acceptor(&["h2", "http/1.1"]);
-    let origin = H2Origin::start(Some(tls), |mut stream| async move {
+    let origin = Origin::http2(Some(tls), |mut stream| async move {
         stream.read().await;
         stream.reply(200, &[], "ok").await;
     })
@@ -180,7 +180,7 @@ async fn http_2_is_agreed_on_by_tls() {
 
 #[tokio::test]
 async fn trailers_pass_from_http_2_to_http_2() {
-    let origin = H2Origin::cleartext(|mut stream| async move {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
         stream.read().await;
         let mut body = stream.answer(200, &[("content-type", "application/grpc")], false);
         let _ = body.send_data(Bytes::from_static(b"ok"), false);
@@ -199,7 +199,7 @@ async fn trailers_pass_from_http_2_to_http_2() {
 #[tokio::test]
 async fn an_http_2_target_that_resets_a_stream_is_a_502() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::ENHANCE_YOUR_CALM] {
-        let origin = H2Origin::cleartext(move |stream| async move { stream.reset(reason) }).await;
+        let origin = Origin::http2_cleartext(move |stream| async move { stream.reset(reason) }).await;
         let edge = Edge::to(&origin).target("http: 2").start().await;
         let answer = edge.post("/api/demo/x").bearer("k1").body("b").await;
         expect_protocol_failure(&answer);
@@ -209,7 +209,7 @@ async fn an_http_2_target_that_resets_a_stream_is_a_502() {
 
 #[tokio::test]
 async fn a_reset_in_an_unannounced_body_is_a_whole_502() {
-    let origin = H2Origin::cleartext(|mut stream| async move {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
         let mut body = stream.answer(200, &[], false);
         let _ = body.send_data(Bytes::from_static(b"part"), false);
         body.send_reset(Reason::INTERNAL_ERROR);
@@ -223,7 +223,7 @@ async fn a_reset_in_an_unannounced_body_is_a_whole_502() {
 
 #[tokio::test]
 async fn a_refused_stream_is_tried_again() {
-    let origin = H2Origin::cleartext(|mut stream| async move {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
         // RFC 9113, 8.7: REFUSED_STREAM says that nothing of it was processed.
         if stream.head.headers.get("x-again").is_none() && FIRST.swap(false, std::sync::atomic::Ordering::SeqCst) {
             return stream.reset(Reason::REFUSED_STREAM);
@@ -240,7 +240,7 @@ static FIRST: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new
 
 #[tokio::test]
 async fn a_target_that_says_goaway_is_connected_to_anew() {
-    let origin = H2Origin::cleartext(|mut stream| async move {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
         stream.go_away();
         stream.reply(200, &[], "ok").await;
     })
@@ -254,7 +254,7 @@ async fn a_target_that_says_goaway_is_connected_to_anew() {
 
 #[tokio::test]
 async fn a_silent_http_2_target_is_a_504_and_is_told_to_stop() {
-    let origin = H2Origin::cleartext(|stream| async move {
+    let origin = Origin::http2_cleartext(|stream| async move {
         stream.silence().await;
     })
     .await;
@@ -268,7 +268,7 @@ async fn a_silent_http_2_target_is_a_504_and_is_told_to_stop() {
 
 #[tokio::test]
 async fn an_early_answer_of_an_http_2_target_releases_the_client() {
-    let origin = H2Origin::cleartext(|mut stream| async move {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
         stream.reply(413, &[], "enough").await;
         // Dropped here, with which it says that it wants no more of the request (NO_ERROR, RFC 9113 section 8.1).
     })

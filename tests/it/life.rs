@@ -14,23 +14,8 @@ const SECOND: &str =
 
 /// A target that answers `/slow` when it is told to, and everything else at once.
 async fn patient() -> (Origin, watch::Sender<bool>) {
-    let (finish, finished) = watch::channel(false);
-    let origin = Origin::scripted(move |mut peer| {
-        let mut finished = finished.clone();
-        async move {
-            while let Some(request) = peer.request().await {
-                if request.target == "/slow" {
-                    let _ = finished.wait_for(|finished| *finished).await;
-                    // Without a length: held until it ends.
-                    peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nslow\r\n0\r\n\r\n").await;
-                } else {
-                    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-                }
-            }
-        }
-    })
-    .await;
-    (origin, finish)
+    // Without a length: held until it ends.
+    Origin::patient("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nslow\r\n0\r\n\r\n").await
 }
 
 fn generation(edge: &Edge) -> usize {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::harness::edge::Target;
 use crate::harness::request::chunked;
-use crate::harness::{Answer, Edge, H2Origin, Origin, PATIENCE, ms, pattern, within};
+use crate::harness::{Answer, Edge, Origin, PATIENCE, ms, pattern, within};
 
 const LIMIT: usize = 6 * 1024 * 1024;
 const MIB: usize = 1024 * 1024;
@@ -73,7 +73,7 @@ async fn a_response_that_ends_with_its_connection_is_measured_too() {
 async fn a_response_from_an_http_2_target_is_measured_too() {
     for announced in [true, false] {
         for size in [LIMIT, LIMIT + 1] {
-            let origin = H2Origin::cleartext(move |mut stream| async move {
+            let origin = Origin::http2_cleartext(move |mut stream| async move {
                 let length = size.to_string();
                 let headers = [("content-length", length.as_str())];
                 stream.reply(200, if announced { &headers } else { &[] }, pattern(size)).await;

@@ -1,6 +1,6 @@
 //! Reload: whole or not at all, while requests go on.
 
-use crate::harness::{Edge, Origin, eventually, ms, within};
+use crate::harness::{Edge, Origin, eventually, ms, origin, within};
 
 const SECOND: &str =
     "proxies:\n  - { id: second, target: origin, target_credential: origin-key, proxy_credentials: [client] }\n";
@@ -77,19 +77,7 @@ async fn a_credential_is_exchanged_by_a_reload() {
 
 #[tokio::test]
 async fn requests_in_flight_and_connections_survive_a_reload() {
-    let (finish, finished) = tokio::sync::watch::channel(false);
-    let origin = Origin::scripted(move |mut peer| {
-        let mut finished = finished.clone();
-        async move {
-            while let Some(request) = peer.request().await {
-                if request.target == "/slow" {
-                    let _ = finished.wait_for(|finished| *finished).await;
-                }
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-            }
-        }
-    })
-    .await;
+    let (origin, finish) = Origin::patient(origin::OK).await;
     let edge = Edge::to(&origin).unhurried().start().await;
     let mut idle = edge.connect().await;
     idle.exchange(&edge.get("/api/demo/x").bearer("k1")).await.expect_granted(200);

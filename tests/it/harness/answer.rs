@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::origin;
+
 /// How an answer ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
@@ -36,13 +38,11 @@ impl Answer {
     /// The value of a header that must not be there twice.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let values = self.all(name);
-        assert!(values.len() <= 1, "`{name}` is there more than once: {self:?}");
-        values.first().copied()
+        origin::one(&self.headers, name, self)
     }
 
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+        origin::all(&self.headers, name)
     }
 
     pub fn text(&self) -> String {

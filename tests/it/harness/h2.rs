@@ -11,12 +11,11 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request as HttpRequest, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::edge::Target;
-use super::origin::{Events, Recorded, Wire};
+use super::origin::{Events, Origin, Peer, Recorded};
 use super::request::Body;
 use super::{Answer, End, PATIENCE, Request, ms, within};
 
@@ -188,14 +187,6 @@ fn pairs(headers: &http::HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())).collect()
 }
 
-/// An HTTP/2 target. Each stream is handed to the script.
-pub struct H2Origin {
-    address: SocketAddr,
-    secure: bool,
-    events: watch::Sender<Events>,
-    task: tokio::task::JoinHandle<()>,
-}
-
 /// One stream of the edge, in the hands of the script.
 pub struct Stream {
     pub head: http::request::Parts,
@@ -206,74 +197,30 @@ pub struct Stream {
     goaway: Arc<Notify>,
 }
 
-impl H2Origin {
-    /// With prior knowledge, in plain text.
-    pub async fn cleartext<F>(script: impl Fn(Stream) -> F + Send + Sync + 'static) -> Self
+impl Origin {
+    /// HTTP/2 with prior knowledge, in plain text. Each stream is handed to `script`.
+    pub async fn http2_cleartext<F>(script: impl Fn(Stream) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self::start(None, script).await
+        Self::http2(None, script).await
     }
 
-    pub async fn start<F>(tls: Option<TlsAcceptor>, script: impl Fn(Stream) -> F + Send + Sync + 'static) -> Self
+    /// The same, behind TLS where there is an acceptor.
+    pub async fn http2<F>(tls: Option<TlsAcceptor>, script: impl Fn(Stream) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback address");
-        let address = listener.local_addr().expect("a bound socket");
-        let events = watch::Sender::new(Events::default());
-        let (secure, log, script) = (tls.is_some(), events.clone(), Arc::new(script));
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let _ = stream.set_nodelay(true);
-                let number = log.borrow().connections;
-                log.send_modify(|events| events.connections += 1);
-                let (events, tls, script) = (log.clone(), tls.clone(), script.clone());
-                tokio::spawn(async move {
-                    let wire: Box<dyn Wire> = match tls {
-                        None => Box::new(stream),
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => Box::new(stream),
-                            Err(_) => return,
-                        },
-                    };
-                    serve(wire, number, events, script).await;
-                });
-            }
-        });
-        Self { address, secure, events, task }
-    }
-
-    #[track_caller]
-    pub fn request(&self) -> Recorded {
-        let requests = self.requests();
-        assert_eq!(requests.len(), 1, "one request and no more: {requests:?}");
-        requests.into_iter().next().expect("just counted")
-    }
-
-    pub fn requests(&self) -> Vec<Recorded> {
-        self.events.borrow().requests.clone()
-    }
-
-    pub fn connections(&self) -> usize {
-        self.events.borrow().connections
-    }
-
-    /// Waits until something has been seen here.
-    pub async fn until(&self, what: &str, condition: impl FnMut(&Events) -> bool) {
-        let mut events = self.events.subscribe();
-        within(PATIENCE, what, events.wait_for(condition)).await.expect("the origin still holds its sender");
+        let script = Arc::new(script);
+        Self::start("127.0.0.1:0", tls, move |peer| serve(peer, script.clone())).await
     }
 }
 
-async fn serve<F>(
-    wire: Box<dyn Wire>,
-    number: usize,
-    events: watch::Sender<Events>,
-    script: Arc<impl Fn(Stream) -> F + Send + Sync + 'static>,
-) where
+async fn serve<F>(peer: Peer, script: Arc<impl Fn(Stream) -> F + Send + Sync + 'static>)
+where
     F: Future<Output = ()> + Send + 'static,
 {
+    let Peer { number, wire, events, .. } = peer;
     let Ok(mut connection) = h2::server::handshake(wire).await else { return };
     let goaway = Arc::new(Notify::new());
     loop {
@@ -358,17 +305,5 @@ impl Stream {
             events.closed.insert(connection);
         });
         reason
-    }
-}
-
-impl Target for &H2Origin {
-    fn base_url(&self) -> String {
-        format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)
-    }
-}
-
-impl Drop for H2Origin {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

@@ -16,7 +16,7 @@ pub mod yaml;
 pub use answer::{Answer, End};
 pub use client::Connection;
 pub use edge::Edge;
-pub use h2::{H2Connection, H2Origin};
+pub use h2::H2Connection;
 pub use origin::{Origin, Peer};
 pub use request::Request;
 

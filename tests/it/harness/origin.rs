@@ -1,6 +1,7 @@
 //! A target that does on its socket exactly what the test wrote, and remembers what it was sent.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::edge::Target;
 use super::{PATIENCE, within};
+
+/// An answer with a body.
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A request as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -35,14 +39,25 @@ impl Recorded {
     /// The value of a header that must not be there twice.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let values = self.all(name);
-        assert!(values.len() <= 1, "`{name}` is there more than once: {self:?}");
-        values.first().copied()
+        one(&self.headers, name, self)
     }
 
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
+        all(&self.headers, name)
     }
+}
+
+/// The values of the field `name`, whatever its case.
+pub fn all<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+}
+
+/// The value of a field that must not be in `message` twice.
+#[track_caller]
+pub fn one<'a>(headers: &'a [(String, String)], name: &str, message: &dyn Debug) -> Option<&'a str> {
+    let values = all(headers, name);
+    assert!(values.len() <= 1, "`{name}` is there more than once: {message:?}");
+    values.first().copied()
 }
 
 /// What has happened so far.
@@ -84,9 +99,9 @@ impl Wire for TlsStream<TcpStream> {
 /// One connection of the edge, in the hands of the script.
 pub struct Peer {
     pub number: usize,
-    wire: Box<dyn Wire>,
+    pub(super) wire: Box<dyn Wire>,
     buffer: Vec<u8>,
-    events: watch::Sender<Events>,
+    pub(super) events: watch::Sender<Events>,
 }
 
 impl Origin {
@@ -124,6 +139,26 @@ impl Origin {
             peer.silence().await;
         })
         .await
+    }
+
+    /// Answers `/slow` with the bytes `slow` when it is told to, and everything else at once.
+    pub async fn patient(slow: &'static str) -> (Self, watch::Sender<bool>) {
+        let (finish, finished) = watch::channel(false);
+        let origin = Self::scripted(move |mut peer| {
+            let mut finished = finished.clone();
+            async move {
+                while let Some(request) = peer.request().await {
+                    if request.target == "/slow" {
+                        let _ = finished.wait_for(|finished| *finished).await;
+                        peer.send(slow).await;
+                    } else {
+                        peer.send(OK).await;
+                    }
+                }
+            }
+        })
+        .await;
+        (origin, finish)
     }
 
     /// On an address of the test's choice; `scripted` for most.
