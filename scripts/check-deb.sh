@@ -64,7 +64,7 @@ fi
 note "making a $suite"
 debootstrap --variant=minbase --include=systemd,procps,ca-certificates "$suite" "$root" >"$work/debootstrap.log" ||
   { tail -n 20 "$work/debootstrap.log" >&2 && fail "debootstrap failed"; }
-cp "$work/first.deb" "$work/second.deb" "$root/root/"
+cp "$work/first.deb" "$work/second.deb" "$root/"
 inside find / -xdev \( -path /proc -o -path /run -o -path /var/lib/dpkg \) -prune -o -print | sort >"$work/before"
 
 # is MODE OWNER:GROUP FILE
@@ -92,7 +92,7 @@ installed() {
 }
 
 note "installing"
-inside dpkg --install /root/first.deb >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "it does not install"; }
+inside dpkg --install /first.deb >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "it does not install"; }
 installed
 inside systemd-analyze verify --man=no $name.service >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "the unit is wrong"; }
 ! grep -F "$name" "$work/log" >&2 || fail "$suite's systemd does not understand all of the unit"
@@ -100,15 +100,15 @@ inside systemd-analyze security --offline=true --threshold=15 $name.service >"$w
   { grep -v '^✓' "$work/log" >&2 && fail "the unit is exposed more than 1.5 in $suite"; }
 
 note "upgrading over an untouched configuration"
-inside dpkg --install /root/second.deb >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "it does not upgrade"; }
+inside dpkg --install /second.deb >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "it does not upgrade"; }
 installed
 inside grep -q 'only the newer package' /etc/$name/edge.yaml || fail "an untouched edge.yaml was not renewed"
 
 note "upgrading over a changed configuration"
-inside dpkg --install --force-downgrade /root/first.deb >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "no way back"; }
+inside dpkg --install --force-downgrade /first.deb >"$work/log" 2>&1 || { cat "$work/log" >&2 && fail "no way back"; }
 inside sed -i 's/^region: local$/region: mine/' /etc/$name/edge.yaml
 inside sh -c "echo '# mine' >/etc/$name/proxies.d/mine.yaml"
-inside dpkg --install --force-confdef --force-confold /root/second.deb >"$work/log" 2>&1 ||
+inside dpkg --install --force-confdef --force-confold /second.deb >"$work/log" 2>&1 ||
   { cat "$work/log" >&2 && fail "it does not upgrade"; }
 installed
 inside grep -q '^region: mine$' /etc/$name/edge.yaml || fail "the changed edge.yaml was lost"
