@@ -1,18 +1,19 @@
 //! The access log: one JSON line a request, formatted on the request's own thread, written by another one.
 //!
-//! Between the two is a bounded queue. When the writer does not keep up (a slow disk, a pipe that nobody reads), lines are
-//! dropped and counted: a log never slows a request.
+//! Between the two is a bounded buffer, and the writer lets it fill for a moment: waking it for each line would cost a
+//! request more than the line does. When it does not keep up (a slow disk, a pipe that nobody reads), lines are dropped and
+//! counted: a log never slows a request.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -21,10 +22,12 @@ use super::record::Record;
 use crate::config::model;
 use crate::request::query;
 
-/// Lines that may wait. At 500 bytes a line: 4 MiB.
-const QUEUE: usize = 8192;
-/// Bytes written at once.
-const BATCH: usize = 64 * 1024;
+/// Bytes of lines that may wait. At 500 bytes a line: 8,000 lines.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+/// How long lines are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(20);
+/// What an emptied buffer keeps of its memory.
+const KEPT: usize = 256 * 1024;
 /// Characters of a client's text that a line keeps.
 const LONGEST_TEXT: usize = 2048;
 /// Query keys that a line keeps.
@@ -32,20 +35,33 @@ const MOST_KEYS: usize = 32;
 /// How long leaving waits for the last lines.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+thread_local! {
+    /// Where a thread composes its lines.
+    static COMPOSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Takes lines, from any thread, without waiting.
 pub struct AccessLog {
     region: Box<str>,
-    queue: Option<SyncSender<Message>>,
-    /// Set when the file is to be opened anew. Not a message: a full queue would lose it.
-    reopen: Arc<AtomicBool>,
+    queue: Option<Arc<Queue>>,
     dropped: IntCounter,
 }
 
-enum Message {
-    Line(Vec<u8>),
-    /// Wakes the writer.
-    Wake,
-    End,
+/// What goes from the requests to the writer.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Told when something waits that did not before.
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    count: u64,
+    /// The file is to be opened anew.
+    reopen: bool,
+    ended: bool,
 }
 
 /// The thread behind an [`AccessLog`].
@@ -65,20 +81,15 @@ impl AccessLog {
                 Some(Sink::File(file, path.clone()))
             }
         };
+        let region = region.into();
         let Some(sink) = sink else {
-            return Ok((
-                Arc::new(Self { region: region.into(), queue: None, reopen: Arc::default(), dropped }),
-                Writer(None),
-            ));
+            return Ok((Arc::new(Self { region, queue: None, dropped }), Writer(None)));
         };
-        let (queue, lines) = sync_channel(QUEUE);
-        let lost = dropped.clone();
-        let reopen = Arc::<AtomicBool>::default();
-        let asked = Arc::clone(&reopen);
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_all(sink, &lines, &asked, &lost))?;
-        Ok((Arc::new(Self { region: region.into(), queue: Some(queue), reopen, dropped }), Writer(Some(thread))))
+        let queue = Arc::<Queue>::default();
+        let (taken, lost) = (Arc::clone(&queue), dropped.clone());
+        let thread =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(sink, &taken, &lost))?;
+        Ok((Arc::new(Self { region, queue: Some(queue), dropped }), Writer(Some(thread))))
     }
 
     /// Whether lines go anywhere: who asks first saves composing them.
@@ -86,37 +97,69 @@ impl AccessLog {
         self.queue.is_some()
     }
 
-    /// Writes `record`, or drops it where the queue is full.
+    /// Writes `record`, or drops it where too much waits.
     pub fn write(&self, record: &Record<'_>) {
         let Some(queue) = &self.queue else { return };
-        let mut line = Vec::with_capacity(768);
-        let written = serde_json::to_writer(&mut line, &Line { region: &self.region, record }).is_ok();
-        line.push(b'\n');
-        if !written || queue.try_send(Message::Line(line)).is_err() {
+        let taken = COMPOSED.with_borrow_mut(|line| {
+            line.clear();
+            line.shrink_to(LONGEST_TEXT * 4);
+            let composed = serde_json::to_writer(&mut *line, &Line { region: &self.region, record }).is_ok();
+            line.push(b'\n');
+            composed && queue.take(line)
+        });
+        if !taken {
             self.dropped.inc();
         }
     }
 
     /// Opens the file anew: it has been renamed by who rotates it.
     pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Release);
         if let Some(queue) = &self.queue {
-            let _ = queue.try_send(Message::Wake); // a full queue has a writer that is awake
+            queue.waiting.lock().reopen = true;
+            queue.filled.notify_one();
         }
     }
 
     /// Writes what waits, for a moment.
     pub fn end(&self, writer: Writer) {
         let Some(queue) = &self.queue else { return };
-        let deadline = SystemTime::now() + FAREWELL;
-        while queue.try_send(Message::End).is_err() && SystemTime::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        queue.waiting.lock().ended = true;
+        queue.filled.notify_one();
+        let deadline = Instant::now() + FAREWELL;
         if let Some(thread) = writer.0 {
-            while !thread.is_finished() && SystemTime::now() < deadline {
+            while !thread.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+    }
+}
+
+impl Queue {
+    /// Whether there was room for `line`.
+    fn take(&self, line: &[u8]) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.lines.len() + line.len() > MOST_WAITING {
+            return false;
+        }
+        let first = waiting.lines.is_empty();
+        waiting.lines.extend_from_slice(line);
+        waiting.count += 1;
+        drop(waiting);
+        if first {
+            self.filled.notify_one();
+        }
+        true
+    }
+
+    /// What the writer has to do next: waits for it, and for more of it. Leaves `spare` in the place of the lines.
+    fn next(&self, spare: Vec<u8>) -> Waiting {
+        let mut waiting = self.waiting.lock();
+        self.filled.wait_while(&mut waiting, |waiting| waiting.lines.is_empty() && !waiting.reopen && !waiting.ended);
+        // Nothing but the end hurries it: a reopened file has what was rotated meanwhile anyway.
+        let gathered = Instant::now() + GATHER;
+        while !waiting.ended && !self.filled.wait_until(&mut waiting, gathered).timed_out() {}
+        let next = Waiting { lines: spare, count: 0, reopen: false, ended: waiting.ended };
+        std::mem::replace(&mut waiting, next)
     }
 }
 
@@ -154,29 +197,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Writes lines, many at a time where many wait.
-fn write_all(mut sink: Sink, lines: &Receiver<Message>, reopen: &AtomicBool, lost: &IntCounter) {
-    let mut batch = Vec::with_capacity(BATCH);
+fn write_all(mut sink: Sink, queue: &Queue, lost: &IntCounter) {
+    let mut spare = Vec::new();
     let mut failing = false;
     loop {
-        let mut next = match lines.recv_timeout(Duration::from_secs(60)) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let mut count = 0;
-        let mut ended = false;
-        while let Some(message) = next {
-            match message {
-                Message::Line(line) => {
-                    batch.extend_from_slice(&line);
-                    count += 1;
-                }
-                Message::Wake => {}
-                Message::End => ended = true,
-            }
-            next = if ended || batch.len() >= BATCH { None } else { lines.try_recv().ok() };
-        }
-        match sink.write(&batch) {
+        let Waiting { mut lines, count, reopen, ended } = queue.next(spare);
+        match sink.write(&lines) {
             Ok(()) => failing = false,
             Err(error) => {
                 lost.inc_by(count);
@@ -186,13 +212,15 @@ fn write_all(mut sink: Sink, lines: &Receiver<Message>, reopen: &AtomicBool, los
                 failing = true;
             }
         }
-        batch.clear();
-        if reopen.swap(false, Ordering::AcqRel) {
+        if reopen {
             sink.reopen();
         }
         if ended {
             return;
         }
+        lines.clear();
+        lines.shrink_to(KEPT);
+        spare = lines;
     }
 }
 
@@ -326,13 +354,15 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let (queue, _nobody_reads) = sync_channel(1);
+        let queue = Arc::<Queue>::default();
+        queue.waiting.lock().lines = vec![b'\n'; MOST_WAITING - 1000];
         let dropped = IntCounter::new("dropped", "dropped").expect("a valid name");
-        let log =
-            AccessLog { region: "test".into(), queue: Some(queue), reopen: Arc::default(), dropped: dropped.clone() };
-        for _ in 0..3 {
+        let log = AccessLog { region: "test".into(), queue: Some(Arc::clone(&queue)), dropped: dropped.clone() };
+        for _ in 0..10 {
             log.write(&record(b"", "/"));
         }
-        assert_eq!(dropped.get(), 2);
+        let written = queue.waiting.lock().count;
+        assert!((1..=2).contains(&written), "{written} lines of some 400 bytes into 1,000");
+        assert_eq!(dropped.get(), 10 - written);
     }
 }

@@ -212,8 +212,8 @@ async fn what_is_no_traceparent_is_not_logged_as_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipe_that_nobody_reads_stalls_no_request() {
-    // More than the queue, one batch of the writer and the pipe's own buffer together can take.
-    const LINES: usize = 10_000;
+    // More than what may wait, what the writer holds and the pipe's own buffer together.
+    const LINES: usize = 20_000;
     let mut edge = Edge::to("http://127.0.0.1:1").unread_stdout().start().await;
     let request = edge.get("/elsewhere");
     let mut longest = Duration::ZERO;
