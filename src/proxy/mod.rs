@@ -176,11 +176,6 @@ impl ProxyHttp for EdgeProxy {
             exchange.target.line.set(None);
         }
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
-        if !exchange.target.wants_tunnel {
-            // Pingora keeps an `Upgrade` that nobody meant for this connection.
-            head.remove_header(&header::UPGRADE);
-            head.remove_header(&header::CONNECTION);
-        }
         if head.version != Version::HTTP_2 && head.method == Method::POST && session.is_body_empty() {
             // HTTP/2 says so without a length; servers of HTTP/1.1 may insist on one (RFC 9110 section 8.6).
             head.insert_header(header::CONTENT_LENGTH, "0")?;
@@ -195,7 +190,7 @@ impl ProxyHttp for EdgeProxy {
         };
         let (target, injection) = (&admitted.entry.proxy.target, &admitted.entry.proxy.target_credential.injection);
         let rewritten = shielded(|| {
-            rewrite::rewrite(head, &admitted.line, target, injection, &origin)?;
+            rewrite::rewrite(head, &admitted.line, target, injection, &origin, exchange.target.wants_tunnel)?;
             rewrite::keep_trailers(head, session.req_header())
         });
         rewritten.map_err(|fault| exchange.refused(fault))?
@@ -520,6 +515,10 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     let mut sent = headers.get_all(REQUEST_ID).iter();
     match (sent.next(), sent.next()) {
         (Some(one), None) if well_formed(&one) => one.clone(),
-        _ => HeaderValue::try_from(format!("{:032x}", fastrand::u128(..))).expect("hexadecimal digits"),
+        _ => {
+            let nibbles = fastrand::u128(..).to_be_bytes().map(|byte| [byte >> 4, byte & 15]);
+            let digits = nibbles.map(|pair| pair.map(|nibble| b"0123456789abcdef"[usize::from(nibble)]));
+            HeaderValue::from_bytes(digits.as_flattened()).expect("hexadecimal digits")
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::http::RequestHeader;
+use pingora_core::Result;
 
 use super::query;
 use crate::config::model::{Injection, Target};
+use crate::fields::{self, Fields};
 use crate::refusal::{GRANTED, GRANTED_MESSAGE, PROXY_CODE, PROXY_MESSAGE, REQUEST_ID};
 use crate::response::headers::via;
 
@@ -13,6 +15,11 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// How the names begin by which only the edge speaks.
+const SPOKEN_BY_US: &str = "requestrocket-proxy-";
+/// About how many fields a request gets on its way.
+const MORE_FIELDS: usize = 8;
 
 /// What the edge knows of the client and passes on.
 pub struct Origin<'a> {
@@ -51,7 +58,8 @@ pub fn request_target(target: &Target, injection: &Injection, target_path: &[u8]
     line
 }
 
-/// Rewrites `head` for `target`. Pingora has taken the hop-by-hop fields off already.
+/// Rewrites `head` for `target`. Pingora has taken the hop-by-hop fields off already, but for `Upgrade` and `Connection`, which
+/// stay where the request is for a `tunnel`.
 ///
 /// # Errors
 /// When `line` is no request target: never for one of [`request_target`].
@@ -61,52 +69,58 @@ pub fn rewrite(
     target: &Target,
     injection: &Injection,
     origin: &Origin<'_>,
-) -> pingora_core::Result<()> {
-    head.set_raw_path(line)?;
-    forward_origin(head, origin)?;
-    head.insert_header(header::HOST, target.host_header.clone())?;
-    for name in twins(&head.headers, injection) {
-        head.remove_header(&name);
-    }
-    if head.version != Version::HTTP_2 {
-        join_cookies(head)?;
-    }
-    for name in spoken_in_our_name(&head.headers) {
-        head.remove_header(&name);
-    }
-    head.insert_header(PROXY_CODE, GRANTED)?;
-    head.insert_header(PROXY_MESSAGE, GRANTED_MESSAGE)?;
-    head.insert_header(REQUEST_ID, origin.request_id.clone())?;
-    head.remove_header(&header::PROXY_AUTHORIZATION);
-    // The client's own credential must not reach the target. Last, so that nothing above can put it back.
-    head.remove_header(&header::AUTHORIZATION);
-    for (name, value) in &injection.headers {
-        head.insert_header(name.clone(), value.clone())?;
-    }
-    Ok(())
+    tunnel: bool,
+) -> Result<()> {
+    let version = head.version;
+    fields::edit_request(head, MORE_FIELDS, |fields| {
+        if !tunnel {
+            // Pingora keeps an `Upgrade` that nobody meant for this connection.
+            fields.remove(&header::UPGRADE);
+            fields.remove(&header::CONNECTION);
+        }
+        forward_origin(fields, origin)?;
+        fields.set(header::HOST, target.host_header.clone())?;
+        if version != Version::HTTP_2 {
+            join_cookies(fields)?;
+        }
+        for name in not_for_clients(fields.map(), injection) {
+            fields.remove(&name);
+        }
+        fields.set(PROXY_CODE, GRANTED)?;
+        fields.set(PROXY_MESSAGE, GRANTED_MESSAGE)?;
+        fields.set(REQUEST_ID, origin.request_id.clone())?;
+        fields.remove(&header::PROXY_AUTHORIZATION);
+        // The client's own credential must not reach the target. Last, so that nothing above can put it back.
+        fields.remove(&header::AUTHORIZATION);
+        for (name, value) in &injection.headers {
+            fields.set(name.clone(), value.clone())?;
+        }
+        Ok(())
+    })?;
+    head.set_raw_path(line)
 }
 
 /// `X-Forwarded-*` and `Via`: from a trusted proxy they are continued, from anybody else they are replaced.
-fn forward_origin(head: &mut RequestHeader, origin: &Origin<'_>) -> pingora_core::Result<()> {
-    let asked_host = head.headers.get(header::HOST).cloned();
-    let chain = if origin.trusted { forwarded_chain(&head.headers, origin.peer) } else { None };
-    head.insert_header(FORWARDED_FOR, chain.unwrap_or_else(|| origin.peer.clone()))?;
-    if !(origin.trusted && head.headers.contains_key(FORWARDED_PROTO)) {
-        head.insert_header(FORWARDED_PROTO, HeaderValue::from_static(if origin.tls { "https" } else { "http" }))?;
+fn forward_origin(fields: &mut dyn Fields, origin: &Origin<'_>) -> Result<()> {
+    let asked_host = fields.map().get(header::HOST).cloned();
+    let chain = if origin.trusted { forwarded_chain(fields.map(), origin.peer) } else { None };
+    fields.set(FORWARDED_FOR, chain.unwrap_or_else(|| origin.peer.clone()))?;
+    if !(origin.trusted && fields.map().contains_key(FORWARDED_PROTO)) {
+        fields.set(FORWARDED_PROTO, HeaderValue::from_static(if origin.tls { "https" } else { "http" }))?;
     }
-    if !(origin.trusted && head.headers.contains_key(FORWARDED_HOST)) {
+    if !(origin.trusted && fields.map().contains_key(FORWARDED_HOST)) {
         match asked_host {
-            Some(host) => head.insert_header(FORWARDED_HOST, host)?,
-            None => drop(head.remove_header(&FORWARDED_HOST)),
+            Some(host) => fields.set(FORWARDED_HOST, host)?,
+            None => fields.remove(&FORWARDED_HOST),
         }
     }
     // Of a stranger, these would tell the target another story than the fields above.
     if !origin.trusted {
         for name in [header::FORWARDED, REAL_IP, FORWARDED_PORT] {
-            head.remove_header(&name);
+            fields.remove(&name);
         }
     }
-    head.append_header(header::VIA, via(origin.version)).map(drop)
+    fields.add(header::VIA, via(origin.version))
 }
 
 /// The incoming `X-Forwarded-For` with the peer at its end.
@@ -123,46 +137,45 @@ fn forwarded_chain(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValu
     HeaderValue::from_bytes(&chain).ok()
 }
 
-/// Fields that a target behind CGI, PHP or WSGI cannot tell from one that the edge sets or removes: `_` for `-`.
-fn twins(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
-    let ours = |name: &str| {
-        let fixed = ["authorization", "proxy-authorization", "host", "via", "forwarded", "x-request-id", "x-real-ip"];
-        let framing = ["content-length", "transfer-encoding", "connection"];
-        fixed.contains(&name)
-            || framing.contains(&name)
-            || name.starts_with("requestrocket-proxy-")
-            || name.starts_with("x-forwarded-")
-            || injection.headers.iter().any(|(injected, _)| injected.as_str().replace('_', "-") == name)
-    };
-    let suspicious = headers.keys().filter(|name| name.as_str().contains('_'));
-    suspicious.filter(|name| ours(&name.as_str().replace('_', "-"))).cloned().collect()
+/// Fields by which only the edge speaks to the target, and those that a target behind CGI, PHP or WSGI cannot tell from one
+/// that the edge sets or removes: `_` for `-`.
+fn not_for_clients(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
+    let is_twin = |name: &str| name.contains('_') && is_ours(&name.replace('_', "-"), injection);
+    let forbidden = |name: &&HeaderName| name.as_str().starts_with(SPOKEN_BY_US) || is_twin(name.as_str());
+    headers.keys().filter(forbidden).cloned().collect()
+}
+
+/// Whether the edge sets or removes a field of this name, or Pingora frames by it.
+fn is_ours(name: &str, injection: &Injection) -> bool {
+    let fixed = ["authorization", "proxy-authorization", "host", "via", "forwarded", "x-request-id", "x-real-ip"];
+    let framing = ["content-length", "transfer-encoding", "connection"];
+    fixed.contains(&name)
+        || framing.contains(&name)
+        || name.starts_with(SPOKEN_BY_US)
+        || name.starts_with("x-forwarded-")
+        || injection.headers.iter().any(|(injected, _)| injected.as_str().replace('_', "-") == name)
 }
 
 /// One `Cookie` field of the several that HTTP/2 allows (RFC 9113 section 8.2.3).
-fn join_cookies(head: &mut RequestHeader) -> pingora_core::Result<()> {
-    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
+fn join_cookies(fields: &mut dyn Fields) -> Result<()> {
+    let crumbs = fields.map().get_all(header::COOKIE);
+    if crumbs.iter().nth(1).is_none() {
         return Ok(());
     }
-    let crumbs: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs: Vec<&[u8]> = crumbs.iter().map(HeaderValue::as_bytes).collect();
     match HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        Ok(joined) => head.insert_header(header::COOKIE, joined),
+        Ok(joined) => fields.set(header::COOKIE, joined),
         Err(_) => Ok(()), // values that were valid by themselves are together, too
     }
-}
-
-/// Fields by which only the edge speaks to the target.
-fn spoken_in_our_name(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers.keys().filter(|name| name.as_str().starts_with("requestrocket-proxy-")).cloned().collect()
 }
 
 /// `TE: trailers` is for the next hop, but gRPC servers insist on it and an HTTP/2 client that sent it means it end to end.
 ///
 /// # Errors
 /// Never in practice.
-pub fn keep_trailers(head: &mut RequestHeader, sent: &RequestHeader) -> pingora_core::Result<()> {
-    let asked = sent.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    if asked && head.version == Version::HTTP_2 {
+pub fn keep_trailers(head: &mut RequestHeader, sent: &RequestHeader) -> Result<()> {
+    let asked = || sent.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    if head.version == Version::HTTP_2 && asked() {
         head.insert_header(header::TE, HeaderValue::from_static("trailers"))?;
     }
     Ok(())
@@ -181,19 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn twins_of_our_fields_are_found() {
+    fn what_is_not_for_clients_to_say_is_found() {
         let mut injection = Injection::default();
         injection.headers.push((HeaderName::from_static("x-api-key"), HeaderValue::from_static("k")));
         let head = request(&[
             ("x_api_key", "1"),
             ("X_Forwarded_For", "1"),
             ("requestrocket_proxy_code", "1"),
+            ("requestrocket-proxy-code", "1"),
             ("my_own", "1"),
             ("x-api-key", "1"),
         ]);
-        let mut found: Vec<String> = twins(&head.headers, &injection).iter().map(ToString::to_string).collect();
+        let mut found: Vec<String> =
+            not_for_clients(&head.headers, &injection).iter().map(ToString::to_string).collect();
         found.sort();
-        assert_eq!(found, ["requestrocket_proxy_code", "x_api_key", "x_forwarded_for"]);
+        assert_eq!(found, ["requestrocket-proxy-code", "requestrocket_proxy_code", "x_api_key", "x_forwarded_for"]);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
+use pingora_core::Result;
 
+use crate::fields::{self, Fields};
 use crate::refusal::{
     GRANTED, GRANTED_MESSAGE, NAME, PROXY_CODE, PROXY_MESSAGE, PROXY_STATUS, PROXY_WARNING, REQUEST_ID,
 };
@@ -18,6 +20,9 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::TRAILER,
 ];
 
+/// How many fields an answer gets on its way.
+const MORE_FIELDS: usize = 5;
+
 /// What the edge adds to an answer.
 pub struct Labels<'a> {
     pub request_id: &'a HeaderValue,
@@ -28,18 +33,20 @@ pub struct Labels<'a> {
 ///
 /// # Errors
 /// Never in practice: all names and values are valid already.
-pub fn label(head: &mut ResponseHeader, labels: &Labels<'_>) -> pingora_core::Result<()> {
-    strip(head);
-    let via = if head.version == Version::HTTP_2 { VIA_2 } else { VIA_1_1 };
-    head.append_header(header::VIA, via)?;
-    head.insert_header(PROXY_CODE, GRANTED)?;
-    head.insert_header(PROXY_MESSAGE, GRANTED_MESSAGE)?;
-    match labels.warning {
-        Some(warning) => head.insert_header(PROXY_WARNING, warning.clone())?,
-        // A target does not speak in our name.
-        None => drop(head.remove_header(&PROXY_WARNING)),
-    }
-    head.insert_header(REQUEST_ID, labels.request_id.clone())
+pub fn label(head: &mut ResponseHeader, labels: &Labels<'_>) -> Result<()> {
+    let (status, version) = (head.status, head.version);
+    fields::edit_response(head, MORE_FIELDS, |fields| {
+        strip(fields, status);
+        fields.add(header::VIA, via(version))?;
+        fields.set(PROXY_CODE, GRANTED)?;
+        fields.set(PROXY_MESSAGE, GRANTED_MESSAGE)?;
+        match labels.warning {
+            Some(warning) => fields.set(PROXY_WARNING, warning.clone())?,
+            // A target does not speak in our name.
+            None => fields.remove(&PROXY_WARNING),
+        }
+        fields.set(REQUEST_ID, labels.request_id.clone())
+    })
 }
 
 const VIA_1_1: HeaderValue = HeaderValue::from_static("1.1 requestrocket-edge");
@@ -57,7 +64,8 @@ pub fn via(version: Version) -> HeaderValue {
 /// Cleans an interim answer (1xx): it frames nothing (RFC 9110 section 8.6, RFC 9112 section 6.1), and says nothing in our
 /// name.
 pub fn strip_interim(head: &mut ResponseHeader) {
-    strip(head);
+    let status = head.status;
+    strip(head, status);
     for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         head.remove_header(&name);
     }
@@ -66,27 +74,27 @@ pub fn strip_interim(head: &mut ResponseHeader) {
     }
 }
 
-fn strip(head: &mut ResponseHeader) {
-    for name in nominated(&head.headers) {
-        head.remove_header(&name);
+fn strip(fields: &mut dyn Fields, status: StatusCode) {
+    for name in nominated(fields.map()) {
+        fields.remove(&name);
     }
     for name in &HOP_BY_HOP {
-        head.remove_header(name);
+        fields.remove(name);
     }
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        head.remove_header(&header::UPGRADE);
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        fields.remove(&header::UPGRADE);
     }
-    if head.status == StatusCode::NO_CONTENT {
+    if status == StatusCode::NO_CONTENT {
         // A 204 has no body, and announces none (RFC 9110 section 8.6, RFC 9112 section 6.1).
-        head.remove_header(&header::CONTENT_LENGTH);
+        fields.remove(&header::CONTENT_LENGTH);
     }
-    if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        head.remove_header(&header::TRANSFER_ENCODING);
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        fields.remove(&header::TRANSFER_ENCODING);
     }
     // What other proxies on the way say stays; what is said under our name is not ours.
     let forged = |value: &HeaderValue| value.as_bytes().windows(NAME.len()).any(|part| part == NAME.as_bytes());
-    if head.headers.get_all(PROXY_STATUS).iter().any(forged) {
-        head.remove_header(&PROXY_STATUS);
+    if fields.map().get_all(PROXY_STATUS).iter().any(forged) {
+        fields.remove(&PROXY_STATUS);
     }
 }
 
@@ -96,8 +104,10 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|token| token.trim().parse::<HeaderName>().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+        // What nearly every target says, and names no field that is still there.
+        .filter(|token| !token.eq_ignore_ascii_case("keep-alive") && !token.eq_ignore_ascii_case("close"))
+        .filter_map(|token| token.parse::<HeaderName>().ok())
         .filter(|name| {
             ![header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::UPGRADE, header::CONNECTION].contains(name)
         })
@@ -141,7 +151,7 @@ mod tests {
             ("content-length", "3"),
             ("x-kept", "1"),
         ]);
-        strip(&mut head);
+        strip(&mut head, StatusCode::OK);
         assert!(!head.headers.contains_key("x-hop") && !head.headers.contains_key("keep-alive"));
         assert!(head.headers.contains_key("content-length") && head.headers.contains_key("x-kept"));
     }
