@@ -82,12 +82,32 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
 /// `uri-host [ ":" port ]`, and nothing that could be a path, a user or a second host. Empty where there is none to name.
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(byte))
+    value.iter().all(|byte| HOST[usize::from(*byte)])
+}
+
+/// RFC 9110 section 5.6.2.
+const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
+/// RFC 3986 section 3.2.2, and the colon of a port.
+const HOST: [bool; 256] = alphanumeric_and(b"-._~:[]%!$&'()*+;=");
+
+const fn alphanumeric_and(more: &[u8]) -> [bool; 256] {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < more.len() {
+        allowed[more[at] as usize] = true;
+        at += 1;
+    }
+    allowed
 }
 
 #[cfg(test)]
