@@ -136,11 +136,15 @@ async fn held_responses_share_one_budget() {
     let origin = Origin::scripted(move |peer| peer.keep_saying(answer.clone())).await;
     let edge = Edge::to(&origin).unhurried().edge("held_responses_memory: 30MiB").start().await;
     let expected = pattern(5 * MIB);
-    let answers = futures::future::join_all((0..200).map(|_| {
-        let request = edge.get("/api/demo/big").bearer("k1");
-        within(PATIENCE * 3, "200 answers", request.into_future())
-    }))
-    .await;
+    let at_once = async |count: usize| {
+        let request = |_| edge.get("/api/demo/big").bearer("k1").into_future();
+        within(PATIENCE * 3, "all answers", futures::future::join_all((0..count).map(request))).await
+    };
+    for answer in at_once(6).await {
+        answer.expect_granted(200);
+        assert!(answer.body == expected, "a wrong body: {answer:?}");
+    }
+    let answers = at_once(200).await;
     let mut whole = 0;
     for answer in &answers {
         if answer.status == 200 {
@@ -152,7 +156,8 @@ async fn held_responses_share_one_budget() {
             assert!(answer.header("retry-after").is_some(), "{answer:?}");
         }
     }
-    assert!(whole >= 6, "the budget holds six, {whole} passed");
+    // Those that are refused late have held a part of it: how many of six pass then is chance.
+    assert!(whole >= 1, "nobody passed");
     assert!(whole < 200, "1000 MiB fit into 30 MiB");
     // All of it is given back.
     edge.get("/api/demo/big").bearer("k1").await.expect_granted(200);
