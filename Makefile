@@ -4,7 +4,7 @@
 LISTEN ?= 127.0.0.1:8080
 
 .DEFAULT_GOAL := help
-.PHONY: help run test load-test ci fmt build deb
+.PHONY: help run test load-test ci fmt build deb sbom
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,3 +41,7 @@ build: ## Build the optimised binary, target/release/requestrocket-edge (takes m
 deb: ## Build the Debian package, target/debian/*.deb (takes minutes); scripts/check-deb.sh tries it
 	@scripts/setup.sh deb
 	cargo deb --locked
+
+sbom: ## List what is in the binary, as CycloneDX: target/sbom.cdx.json
+	@scripts/setup.sh sbom
+	scripts/sbom.sh

@@ -5,6 +5,7 @@
 #   scripts/setup.sh test     the same, and to run all tests
 #   scripts/setup.sh ci       the same, and for `make ci`
 #   scripts/setup.sh deb      to build, and to pack the Debian package
+#   scripts/setup.sh sbom     to build, and to list what is in the binary
 #
 # Says nothing when nothing is missing. Without apt-get or the right to use it: says what to install, and fails.
 set -euo pipefail
@@ -12,8 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 purpose=${1:-build}
 case $purpose in
-  build | test | ci | deb) ;;
-  *) echo "setup: \`$purpose\` is none of build, test, ci, deb" >&2 && exit 64 ;;
+  build | test | ci | deb | sbom) ;;
+  *) echo "setup: \`$purpose\` is none of build, test, ci, deb, sbom" >&2 && exit 64 ;;
 esac
 
 command_exists() { command -v "$1" >/dev/null 2>&1; }
@@ -53,6 +54,11 @@ missing() {
 
   if [ "$purpose" = deb ]; then
     command_exists dpkg-shlibdeps || echo dpkg-dev
+    return
+  fi
+
+  if [ "$purpose" = sbom ]; then
+    command_exists python3 || echo python3
     return
   fi
 
@@ -133,4 +139,8 @@ if [ "$purpose" = deb ]; then
   cargo_deb=3.8.0
   [ "$(cargo deb --version 2>/dev/null)" = "cargo-deb $cargo_deb" ] ||
     cargo install --locked --debug cargo-deb --version "=$cargo_deb"
+fi
+
+if [ "$purpose" = sbom ]; then
+  cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked --debug cargo-cyclonedx
 fi
