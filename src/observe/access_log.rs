@@ -333,9 +333,12 @@ impl Dotted {
     }
 
     fn push_number(&mut self, number: u16) {
-        let digits = [10_000, 1_000, 100, 10].into_iter().skip_while(|unit| number < *unit);
-        for unit in digits.chain([1]) {
-            self.push(b'0' + (number / unit % 10) as u8);
+        match number {
+            0..10 => self.push(b'0' + number as u8),
+            _ => {
+                self.push_number(number / 10);
+                self.push(b'0' + (number % 10) as u8);
+            }
         }
     }
 

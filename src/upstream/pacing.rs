@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use pingora_core::protocols::SocketDigest;
 
 /// Bytes that may be under way beyond the congestion window. The send buffer grows with that window, to about twice its
@@ -18,12 +18,12 @@ pub const LOOK: Duration = Duration::from_millis(2);
 
 /// The connection to the target, as soon as there is one: set by the phase that learns of it.
 #[derive(Clone, Default)]
-pub struct Line(Arc<ArcSwapOption<SocketDigest>>);
+pub struct Line(Arc<Mutex<Option<Arc<SocketDigest>>>>);
 
 impl Line {
     /// From here on, this connection counts.
     pub fn set(&self, socket: Option<Arc<SocketDigest>>) {
-        self.0.store(socket);
+        *self.0.lock() = socket;
     }
 }
 
@@ -50,7 +50,7 @@ impl Pacer {
         if self.handed <= SLACK {
             return true;
         }
-        let Some(socket) = self.line.0.load_full() else { return true };
+        let Some(socket) = self.line.0.lock().clone() else { return true };
         let Some(info) = socket.tcp_info() else { return true };
         if !self.socket.as_ref().is_some_and(|known| Arc::ptr_eq(known, &socket)) {
             (self.base, self.acknowledged) = (info.tcpi_bytes_acked, info.tcpi_bytes_acked);
