@@ -107,6 +107,10 @@ impl ProxyHttp for EdgeProxy {
             Err(Refused { refusal, known, warning }) => {
                 exchange.known = known;
                 let unread = prepare_for_refusal(session);
+                if matches!(refusal, Refusal::MalformedRequest) {
+                    // Where this one ends is in doubt, and with it where the next would begin (RFC 9112 section 6.3).
+                    session.set_keepalive(None);
+                }
                 answer(session, exchange, refusal, warning).await?;
                 // What is left is listening: it must not take a place that a request could have.
                 exchange.leave();

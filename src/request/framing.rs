@@ -85,15 +85,32 @@ fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
-/// `uri-host [ ":" port ]`, and nothing that could be a path, a user or a second host. Empty where there is none to name.
+/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), and nothing that could be a path, a user, a second host or a second port.
+/// Empty where there is none to name.
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|byte| HOST[usize::from(*byte)])
+    let (host, port) = match value {
+        [b'[', rest @ ..] => {
+            let Some(end) = memchr(b']', rest) else { return false };
+            let (literal, port) = (&rest[..end], &rest[end + 1..]);
+            let is_address =
+                !literal.is_empty() && literal.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte));
+            return is_address && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port));
+        }
+        _ => value.split_at(memchr(b':', value).unwrap_or(value.len())),
+    };
+    host.iter().all(|byte| HOST[usize::from(*byte)]) && port.strip_prefix(b":").is_none_or(is_port)
+}
+
+/// Digits of a port number; none at all mean the scheme's own.
+fn is_port(digits: &[u8]) -> bool {
+    let number = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    number.is_some_and(|number| number.is_empty() || number.parse::<u16>().is_ok())
 }
 
 /// RFC 9110 section 5.6.2.
 const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
-/// RFC 3986 section 3.2.2, and the colon of a port.
-const HOST: [bool; 256] = alphanumeric_and(b"-._~:[]%!$&'()*+;=");
+/// `reg-name` without escapes (RFC 3986 section 3.2.2).
+const HOST: [bool; 256] = alphanumeric_and(b"-._~!$&'()*+;=");
 
 const fn alphanumeric_and(more: &[u8]) -> [bool; 256] {
     let mut allowed = [false; 256];
@@ -123,6 +140,8 @@ mod tests {
         for rest in [
             "Host: a\r\n",
             "host: a:80\r\nContent-Length: 3\r\n",
+            "Host: a:\r\n",
+            "Host: [::ffff:192.0.2.1]\r\n",
             "Host: [::1]:80\r\ntransfer-encoding:  Chunked \r\n",
             "Host:\r\n",
             "Host: a\r\nX-Empty:\r\nX-Utf8: \u{e4}\r\n",
@@ -142,6 +161,17 @@ mod tests {
             "Host: a/b\r\n",
             "Host: u@a\r\n",
             "Host: a b\r\n",
+            "Host: a:b\r\n",
+            "Host: a:80:80\r\n",
+            "Host: a:-1\r\n",
+            "Host: a:65536\r\n",
+            "Host: a%zz\r\n",
+            "Host: a%2fb\r\n",
+            "Host: [::1\r\n",
+            "Host: [::1]80\r\n",
+            "Host: [::1]:x\r\n",
+            "Host: []\r\n",
+            "Host: a]\r\n",
             "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
             "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
             "Host: a\r\nContent-Length: 1, 1\r\n",

@@ -21,6 +21,7 @@ mod contract;
 mod credentials;
 mod dns;
 mod forwarding;
+mod framing;
 mod handover;
 mod http2;
 mod isolation;

@@ -84,6 +84,18 @@ impl Connection {
         answer
     }
 
+    /// All answers until the peer closes or resets. `to_head(n)` says whether the nth answers a HEAD request.
+    pub async fn answers(&mut self, to_head: impl Fn(usize) -> bool) -> Vec<Answer> {
+        within(PATIENCE, "the end of the connection", async {
+            let mut answers = Vec::new();
+            while !self.input.buffer.is_empty() || self.input.more().await.unwrap_or(0) > 0 {
+                answers.push(self.input.answer(to_head(answers.len())).await);
+            }
+            answers
+        })
+        .await
+    }
+
     /// Reads a head alone; the rest is read with `bytes`.
     pub async fn head(&mut self) -> Head {
         within(PATIENCE, "a head", self.input.head()).await.expect("a head before the end of the connection")

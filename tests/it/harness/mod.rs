@@ -5,6 +5,7 @@ pub mod client;
 pub mod dns;
 pub mod edge;
 pub mod h2;
+pub mod llhttp;
 pub mod nginx;
 pub mod notify;
 pub mod origin;
@@ -17,6 +18,7 @@ pub use answer::{Answer, End};
 pub use client::Connection;
 pub use edge::Edge;
 pub use h2::H2Connection;
+pub use llhttp::Llhttp;
 pub use origin::{Origin, Peer};
 pub use request::Request;
 
