@@ -123,8 +123,10 @@ fn forwarded_chain(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValu
     HeaderValue::from_bytes(&chain).ok()
 }
 
-/// Fields that a target behind CGI, PHP or WSGI cannot tell from one that the edge sets or removes: `_` for `-`.
+/// Fields that a target behind CGI, PHP or WSGI cannot tell from one that the edge sets or removes: `_` for `-`, and beside a
+/// credential whose own name has a `_`, `-` for that.
 fn twins(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
+    let injected = || injection.headers.iter().map(|(name, _)| name.as_str());
     let ours = |name: &str| {
         let fixed = ["authorization", "proxy-authorization", "host", "via", "forwarded", "x-request-id", "x-real-ip"];
         let framing = ["content-length", "transfer-encoding", "connection"];
@@ -132,10 +134,13 @@ fn twins(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
             || framing.contains(&name)
             || name.starts_with("requestrocket-proxy-")
             || name.starts_with("x-forwarded-")
-            || injection.headers.iter().any(|(injected, _)| injected.as_str().replace('_', "-") == name)
+            || injected().any(|injected| injected.replace('_', "-") == name)
     };
-    let suspicious = headers.keys().filter(|name| name.as_str().contains('_'));
-    suspicious.filter(|name| ours(&name.as_str().replace('_', "-"))).cloned().collect()
+    let is_twin = |name: &&HeaderName| match name.as_str() {
+        name if name.contains('_') => ours(&name.replace('_', "-")),
+        name => injected().any(|injected| injected.contains('_') && injected.replace('_', "-") == name),
+    };
+    headers.keys().filter(is_twin).cloned().collect()
 }
 
 /// One `Cookie` field of the several that HTTP/2 allows (RFC 9113 section 8.2.3).
@@ -194,6 +199,12 @@ mod tests {
         let mut found: Vec<String> = twins(&head.headers, &injection).iter().map(ToString::to_string).collect();
         found.sort();
         assert_eq!(found, ["requestrocket_proxy_code", "x_api_key", "x_forwarded_for"]);
+
+        injection.headers[0].0 = HeaderName::from_static("my_key");
+        let head = request(&[("my-key", "1"), ("my_key", "1"), ("my-own-key", "1")]);
+        let mut found: Vec<String> = twins(&head.headers, &injection).iter().map(ToString::to_string).collect();
+        found.sort();
+        assert_eq!(found, ["my-key", "my_key"], "the other way round");
     }
 
     #[test]
