@@ -5,8 +5,11 @@
 #[path = "../fuzz/src/lib.rs"]
 mod properties;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+
+use requestrocket_edge::config::{self, Document};
 
 /// Inputs are no longer than this while they mutate, as in fuzzing.
 const LONGEST: usize = 4096;
@@ -14,6 +17,10 @@ const LONGEST: usize = 4096;
 /// Checks the corpus of a target, and that many mutations of it: for a few seconds at most, unoptimised.
 fn holds(target: &str, mutations: usize) {
     let (_, check) = properties::TARGETS.into_iter().find(|(name, _)| *name == target).expect("a target");
+    holds_for(target, mutations, check);
+}
+
+fn holds_for(target: &str, mutations: usize, check: impl Fn(&[u8])) {
     let corpus = corpus(target);
     assert!(!corpus.is_empty(), "{target} has a corpus");
     let check = |input: &[u8], from: usize| {
@@ -129,4 +136,22 @@ fn rewritten_requests() {
 #[test]
 fn configurations() {
     holds("configuration", 500);
+}
+
+/// What the daemon takes, an editor that has the schema must not underline.
+#[test]
+fn what_loads_is_valid_by_the_schema() {
+    let schema = serde_json::from_str(&config::schema(Document::Main)).expect("the schema is JSON");
+    let schema = jsonschema::draft202012::new(&schema).expect("the schema is one of draft 2020-12");
+    let loaded = Cell::new(0);
+    holds_for("configuration", 200, |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        if properties::configuration::loads(text) {
+            loaded.set(loaded.get() + 1);
+            let value: serde_json::Value = serde_yaml::from_str(text).expect("YAML");
+            let errors: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{errors:?}");
+        }
+    });
+    assert!(loaded.get() > 0, "not one of them loads");
 }
