@@ -3,8 +3,12 @@
 # Where `make run` listens: make run LISTEN=127.0.0.1:9000
 LISTEN ?= 127.0.0.1:8080
 
+# What `make fuzz` does, and for how long: make fuzz TARGET=path SECONDS=1200
+TARGET ?= path
+SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help run test load-test ci fmt build deb sbom
+.PHONY: help run test load-test fuzz ci fmt build deb sbom
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +24,9 @@ test: ## Run all tests, real clients included
 load-test: build ## Measure how it bears size, reloads, upgrades and load (takes ten minutes); load-tests/README.md
 	@missed=; for test in load-tests/*.sh; do echo "== $$test"; $$test || missed="$$missed $$test"; done; \
 	  if [ -n "$$missed" ]; then echo "missed:$$missed" >&2; exit 1; fi
+
+fuzz: ## Fuzz one of the parsers that face strangers: TARGET=path SECONDS=1200; fuzz/README.md names them
+	@fuzz/run.sh $(TARGET) $(SECONDS)
 
 ci: ## Check everything: format, lints, tests, samples, units, package, dependencies
 	@scripts/setup.sh ci

@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use serde_yaml::{Mapping, Value};
 
 use super::files::Fingerprints;
-use super::problem::{Problem, alternatives, closest, listed, quoted};
+use super::problem::{Problem, alternatives, closest, fit, listed, quoted};
 use super::units;
 
 /// Nothing here waits longer: what does is a slip of the hand.
@@ -354,8 +354,8 @@ impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Key(Self::Root, key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Key(Self::Root, key) => f.write_str(&fit(key)),
+            Self::Key(parent, key) => write!(f, "{parent}.{}", fit(key)),
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }

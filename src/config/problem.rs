@@ -93,6 +93,11 @@ pub(super) fn listed(words: &[&str]) -> String {
 
 /// A value from a file, fit for one line of a message.
 pub(super) fn quoted(text: &str) -> String {
+    format!("`{}`", fit(text))
+}
+
+/// A text from a file as it may stand in a line: without line breaks and other characters that a terminal acts on.
+pub(super) fn fit(text: &str) -> String {
     // Enough to recognise a value by, short enough to leave the advice after it in sight.
     const LONGEST: usize = 64;
     let mut shown = String::new();
@@ -105,7 +110,7 @@ pub(super) fn quoted(text: &str) -> String {
     if text.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
-    format!("`{shown}`")
+    shown
 }
 
 #[cfg(test)]

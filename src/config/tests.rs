@@ -303,3 +303,10 @@ fn many_fragments_are_one_configuration() {
     let ids: Vec<&str> = loaded.config.proxies.iter().map(|proxy| &*proxy.id).collect();
     assert_eq!((ids[0], ids[10], ids[499]), ("f0-p0", "f1-p0", "f49-p9"));
 }
+
+#[test]
+fn a_key_cannot_break_the_line_that_names_it() {
+    let folder = Folder::new().write("proxies.d/a.yaml", "\"tar\\ngets\\e[2J\": []\n");
+    let problems = folder.problems();
+    assert!(problems.starts_with(r"proxies.d/a.yaml: tar\ngets\u{1b}[2J: no such key"), "{problems}");
+}

@@ -109,26 +109,10 @@ impl Exchange {
         self.admitted().map(|admitted| &admitted.entry).or(self.known.as_ref().map(|known| &known.entry))
     }
 
-    /// The client: the peer, or behind trusted proxies the last address of `X-Forwarded-For` that is none of theirs.
+    /// The client: the peer, or whoever stands behind trusted proxies.
     pub fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = self.connection.as_ref()?.peer;
-        let edge = &self.snapshot.edge;
-        if !edge.trusts(peer) {
-            return Some(peer);
-        }
-        let mut client = peer;
-        // From the right, where each trusted hop has written who it heard from. What cannot be read ends the walk: beyond
-        // it may stand whatever the client likes.
-        for value in headers.get_all("x-forwarded-for").iter().rev() {
-            for entry in value.to_str().unwrap_or_default().rsplit(',') {
-                match forwarded_address(entry.trim()) {
-                    Some(address) if edge.trusts(address) => client = address,
-                    Some(address) => return Some(address),
-                    None => return Some(client),
-                }
-            }
-        }
-        Some(client)
+        Some(client_behind(peer, headers, |address| self.snapshot.edge.trusts(address)))
     }
 
     /// How many requests are under way, this one included.
@@ -159,10 +143,31 @@ impl Drop for InFlight {
     }
 }
 
-/// An entry of `X-Forwarded-For`: an address, with a port behind some load balancers.
+/// Who connected to the first trusted proxy: `peer` itself, or the last address of `X-Forwarded-For` that is not trusted.
+pub fn client_behind(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+    if !trusts(peer) {
+        return peer;
+    }
+    let mut client = peer;
+    // From the right, where each trusted hop has written who it heard from. What cannot be read ends the walk: beyond
+    // it may stand whatever the client likes.
+    for value in headers.get_all("x-forwarded-for").iter().rev() {
+        for entry in value.to_str().unwrap_or_default().rsplit(',') {
+            match forwarded_address(entry.trim()) {
+                Some(address) if trusts(address) => client = address,
+                Some(address) => return address,
+                None => return client,
+            }
+        }
+    }
+    client
+}
+
+/// An entry of `X-Forwarded-For`: an address, with a port behind some load balancers. One of IPv4 may be written in IPv6.
 fn forwarded_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
-    bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()))
+    let address = bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -177,6 +182,7 @@ mod tests {
             ("2001:db8::1", Some("2001:db8::1")),
             ("[2001:db8::1]", Some("2001:db8::1")),
             ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
             ("unknown", None),
             ("_hidden", None),
             ("", None),

@@ -8,7 +8,7 @@ mod answer;
 pub mod connection;
 pub mod exchange;
 mod failure;
-mod preamble;
+pub mod preamble;
 mod report;
 
 use std::net::{IpAddr, SocketAddr};

@@ -38,6 +38,10 @@ async fn version_1(stream: &mut (impl AsyncRead + Unpin), mut line: Vec<u8>) -> 
         // Byte by byte: what follows the line is TLS's or HTTP's. The stream below is buffered.
         line.push(stream.read_u8().await?);
     }
+    // Whatever else stands in such a line is to be ignored (section 2.1 of the protocol's text).
+    if line.starts_with(b"PROXY UNKNOWN ") {
+        return Ok(None);
+    }
     match v1::Header::try_from(line.as_slice()).map_err(|_| malformed())?.addresses {
         v1::Addresses::Tcp4(addresses) => Ok(Some(addresses.source_address.into())),
         v1::Addresses::Tcp6(addresses) => Ok(Some(addresses.source_address.into())),
@@ -93,6 +97,7 @@ mod tests {
             (b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\r\n".to_vec(), Some("192.0.2.7")),
             (b"PROXY TCP6 2001:db8::7 ::1 12345 80\r\n".to_vec(), Some("2001:db8::7")),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN what is not known, or \xff\r\n".to_vec(), None),
             (v2(1, 0x11, &v4), Some("192.0.2.7")),
             (v2(1, 0x21, &v6), Some("::9")),
             (v2(0, 0, &[]), None),

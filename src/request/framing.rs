@@ -12,9 +12,9 @@ pub struct Ambiguous;
 /// Checks a whole header, from the request line to the empty line.
 ///
 /// # Errors
-/// [`Ambiguous`]: a fragment in the target; a line that is folded or ends in a bare line feed; white space before a colon;
-/// both `Content-Length` and `Transfer-Encoding`, or one of them twice; a length that is no number; a `Transfer-Encoding` other than `chunked`; no
-/// `Host`, two of them, or one that is no host (RFC 9112 sections 2.2, 3.2, 5 and 6).
+/// [`Ambiguous`]: a fragment in the target; a line that is folded or ends in a bare line feed; white space before a colon; both
+/// `Content-Length` and `Transfer-Encoding`, or one of them twice; a length that is no number; a `Transfer-Encoding` other than
+/// `chunked`; no `Host`, two of them, or one that is no host; no empty line at the end (RFC 9112 sections 2.2, 3.2, 5 and 6).
 pub fn check(header: &[u8]) -> Result<(), Ambiguous> {
     // Empty lines before the request line are ignored (RFC 9112 section 2.2).
     let mut lines = Lines(header.strip_prefix(b"\r\n").unwrap_or(header));
@@ -23,8 +23,8 @@ pub fn check(header: &[u8]) -> Result<(), Ambiguous> {
         return Err(Ambiguous);
     }
     let (mut hosts, mut lengths, mut codings) = (0, 0, 0);
-    for line in lines {
-        let line = line?;
+    loop {
+        let line = lines.next().ok_or(Ambiguous)??;
         if line.is_empty() {
             break;
         }
@@ -78,7 +78,12 @@ fn request_line(line: &[u8]) -> Result<(&[u8], bool), Ambiguous> {
 
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr(b':', line)?;
-    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    let mut value = &line[colon + 1..];
+    // White space is these two (RFC 9110 section 5.6.3); a form feed is one more to some.
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    Some((&line[..colon], value))
 }
 
 fn is_token(name: &[u8]) -> bool {
@@ -177,6 +182,7 @@ mod tests {
             "Host: a\r\nContent-Length: 1, 1\r\n",
             "Host: a\r\nContent-Length: +1\r\n",
             "Host: a\r\nContent-Length:\r\n",
+            "Host: a\r\nContent-Length: \x0c1\r\n",
             "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n",
             "Host: a\r\nTransfer-Encoding: xchunked\r\n",
@@ -187,6 +193,9 @@ mod tests {
             "Host: a\r\nno colon\r\n",
         ] {
             assert_eq!(with(rest), Err(Ambiguous), "{rest:?}");
+        }
+        for cut in ["GET / HTTP/1.1\r\nHost: a\r\n", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1"] {
+            assert_eq!(check(cut.as_bytes()), Err(Ambiguous), "{cut:?}");
         }
         for line in ["GET /a#b HTTP/1.1", "GET /a  HTTP/1.1", "GET /a b HTTP/1.1", "GET /a"] {
             assert_eq!(check(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), Err(Ambiguous), "{line}");

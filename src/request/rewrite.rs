@@ -138,9 +138,14 @@ fn forwarded_chain(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValu
 }
 
 /// Fields by which only the edge speaks to the target, and those that a target behind CGI, PHP or WSGI cannot tell from one
-/// that the edge sets or removes: `_` for `-`.
+/// that the edge sets or removes: `_` for `-`, and beside a credential whose own name has a `_`, `-` for that.
 fn not_for_clients(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
-    let is_twin = |name: &str| name.contains('_') && is_ours(&name.replace('_', "-"), injection);
+    let injected = || injection.headers.iter().map(|(name, _)| name.as_str());
+    let underscored = injected().any(|injected| injected.contains('_'));
+    let is_twin = |name: &str| match name.contains('_') {
+        true => is_ours(&name.replace('_', "-"), injection),
+        false => underscored && injected().any(|injected| injected.contains('_') && injected.replace('_', "-") == name),
+    };
     let forbidden = |name: &&HeaderName| name.as_str().starts_with(SPOKEN_BY_US) || is_twin(name.as_str());
     headers.keys().filter(forbidden).cloned().collect()
 }
@@ -209,6 +214,13 @@ mod tests {
             not_for_clients(&head.headers, &injection).iter().map(ToString::to_string).collect();
         found.sort();
         assert_eq!(found, ["requestrocket-proxy-code", "requestrocket_proxy_code", "x_api_key", "x_forwarded_for"]);
+
+        injection.headers[0].0 = HeaderName::from_static("my_key");
+        let head = request(&[("my-key", "1"), ("my_key", "1"), ("my-own-key", "1")]);
+        let mut found: Vec<String> =
+            not_for_clients(&head.headers, &injection).iter().map(ToString::to_string).collect();
+        found.sort();
+        assert_eq!(found, ["my-key", "my_key"], "the other way round");
     }
 
     #[test]
