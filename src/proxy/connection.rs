@@ -212,9 +212,11 @@ impl ServerApp for Gate {
             let _ = leaving.wait_for(|leaving| *leaving).await; // its sender lives as long as the server
             tokio::time::sleep(LAST_MOMENT).await;
         };
+        // Boxed: a handshake takes several KiB, which must not stay for as long as the connection does.
+        let greeting = Box::pin(tokio::time::timeout(self.header_timeout, self.greet(stream, peer)));
         let greeted = tokio::select! {
             biased;
-            greeted = tokio::time::timeout(self.header_timeout, self.greet(stream, peer)) => greeted.ok()??,
+            greeted = greeting => greeted.ok()??,
             () = last_moment => return None,
         };
         let connection = Arc::new(greeted.connection);
