@@ -17,10 +17,10 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// What is read ahead where reads are small: a TLS record, which rustls reads in four pieces; the PROXY protocol, read byte
-/// by byte. HTTP reads into buffers of its own, and to read ahead of those only keeps memory while a client is idle
-/// (Pingora's default: 64 KiB for each).
-const READ_AHEAD: usize = 16 * 1024;
+/// What is read ahead where reads are small: of TLS, which rustls reads by 4 KiB, and of the PROXY protocol, read byte by
+/// byte. HTTP reads into buffers of its own, and to read ahead of those only keeps memory while a client is idle (Pingora's
+/// default: 64 KiB for each).
+const READ_AHEAD: usize = 8 * 1024;
 
 /// Binds `address` and listens.
 ///
