@@ -53,7 +53,7 @@ pub fn run(address: SocketAddr) -> std::result::Result<(), Unserved> {
         .replace("TARGET", &target.to_string())
         .replace("NOBODY", &nobody.to_string());
     let daemon = Daemon::prepare(Loader::of_text("demo.yaml", &config))?
-        .with(Bound::new("target", Target, vec![(target, socket)]).threads(1));
+        .with(Bound::new("target", Target, vec![(target, socket)], |_| false).threads(1));
     let lines = LINES.replace(ADDRESS, &address.to_string());
     let mut out = io::stdout().lock();
     let _ = write!(out, "\n{lines}\nCtrl-C ends the demo.\n\n").and_then(|()| out.flush()); // the demo works unread, too

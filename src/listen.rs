@@ -10,12 +10,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
+use pingora_core::listeners::{DEFAULT_L4_WRITE_BUFFER_SIZE, L4BufferSettings, ListenerConfig};
 use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::{Service, listening};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// What is read ahead where reads are small: of TLS, which rustls reads by 4 KiB, and of the PROXY protocol, read byte by
+/// byte. HTTP reads into buffers of its own, and to read ahead of those only keeps memory while a client is idle (Pingora's
+/// default: 64 KiB for each).
+const READ_AHEAD: usize = 8 * 1024;
 
 /// Binds `address` and listens.
 ///
@@ -65,13 +70,21 @@ pub struct Bound<A> {
 }
 
 impl<A> Bound<A> {
-    /// Serves `app` on `sockets`, each named by the address it was asked for.
-    pub fn new(name: &str, app: A, sockets: Vec<(SocketAddr, Socket)>) -> Self {
+    /// Serves `app` on `sockets`, each named by the address it was asked for. `reads_little` tells on which of them bytes
+    /// are wanted in small pieces.
+    pub fn new(
+        name: &str,
+        app: A,
+        sockets: Vec<(SocketAddr, Socket)>,
+        reads_little: impl Fn(SocketAddr) -> bool,
+    ) -> Self {
         let mut service = listening::Service::new(name.to_owned(), app);
         let mut fds = Fds::new();
         for (address, socket) in sockets {
             let key = address.to_string();
-            service.add_tcp(&key);
+            let read_ahead = if reads_little(address) { READ_AHEAD } else { 0 };
+            let buffers = L4BufferSettings::new(read_ahead, DEFAULT_L4_WRITE_BUFFER_SIZE);
+            service.add_listener(ListenerConfig::tcp(key.as_str()).l4_buffer(buffers));
             // Pingora takes it over by this key, and closes it.
             fds.add(key, socket.into_raw_fd());
         }

@@ -155,8 +155,12 @@ impl Daemon {
             started: self.started,
             hosts: edge.admin_hosts.clone(),
         });
-        let edge_service = Bound::new("edge", gate, self.clients).with_pulse(Arc::clone(&pulse));
-        let admin_service = Bound::new("admin", admin, self.admin).threads(1);
+        let reads_little = |address| {
+            let listener = edge.listeners.iter().find(|listener| listener.address == address);
+            listener.is_some_and(|listener| listener.tls.is_some() || listener.proxy_protocol)
+        };
+        let edge_service = Bound::new("edge", gate, self.clients, reads_little).with_pulse(Arc::clone(&pulse));
+        let admin_service = Bound::new("admin", admin, self.admin, |_| false).threads(1);
         let (stop, stopping) = watch::channel(None);
         let (more, conf_edge) = (self.more, Arc::clone(&edge));
         let pingora = std::thread::Builder::new()

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::HeaderValue;
+use bytes::BytesMut;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
@@ -22,6 +24,8 @@ use pingora_core::server::ShutdownWatch;
 use pingora_limits::inflight::{Guard, Inflight};
 use pingora_proxy::HttpProxy;
 
+use super::admission::announced_length;
+use super::client::Client;
 use super::exchange::InFlight;
 use super::{EdgeProxy, preamble};
 use crate::config::model::{ClientLimits, Edge};
@@ -30,10 +34,13 @@ use crate::request::guesses;
 use crate::snapshot::{Listeners, Snapshot};
 
 /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). `PRI` is reserved: no HTTP/1 request begins with it.
-const PREFACE_START: &[u8; 3] = b"PRI";
+pub(super) const PREFACE_START: &[u8; 3] = b"PRI";
 
 /// When the daemon leaves: how long it waits for the first word of who has just connected. Nobody else holds it up.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// A length that no body has.
+const UNKNOWN: u64 = u64::MAX;
 
 tokio::task_local! {
     /// The connection that the current task serves: Pingora makes an exchange without telling where it came from.
@@ -50,6 +57,8 @@ pub struct Connection {
     pub tls: bool,
     /// Headers that have arrived on it.
     headers: AtomicU64,
+    /// HTTP/1: the length of the current request's body; [`UNKNOWN`] unless it was announced.
+    body: AtomicU64,
     /// The connection itself, between a failed exchange and its next request.
     kept: Mutex<Option<ReusedHttpStream>>,
 }
@@ -58,7 +67,18 @@ impl Connection {
     fn new(peer: IpAddr, tls: bool) -> Self {
         let peer = peer.to_canonical();
         let forwarded_for = HeaderValue::try_from(peer.to_string()).expect("an address is plain ASCII");
-        Self { peer, forwarded_for, tls, headers: AtomicU64::new(0), kept: Mutex::new(None) }
+        let (headers, body) = (AtomicU64::new(0), AtomicU64::new(UNKNOWN));
+        Self { peer, forwarded_for, tls, headers, body, kept: Mutex::new(None) }
+    }
+
+    /// Takes note of how long the body of an HTTP/1 request will be.
+    pub fn expect_body(&self, headers: &HeaderMap) {
+        let length = match (headers.contains_key(TRANSFER_ENCODING), headers.contains_key(CONTENT_LENGTH)) {
+            (false, false) => Some(0),
+            (false, true) => announced_length(headers),
+            (true, _) => None,
+        };
+        self.body.store(length.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
     /// Keeps the connection for its next request although Pingora closes it after a failed exchange, whoever failed it.
@@ -207,26 +227,22 @@ impl ServerApp for Gate {
         // Before any handshake, whose work is what an attacker wants to be done.
         let peer = stream.get_socket_digest()?.peer_addr()?.as_inet()?.ip().to_canonical();
         let _place = self.place_for(peer)?;
-        let mut leaving = shutdown.clone();
-        let last_moment = async {
-            let _ = leaving.wait_for(|leaving| *leaving).await; // its sender lives as long as the server
-            tokio::time::sleep(LAST_MOMENT).await;
-        };
+        // Boxed: a handshake takes several KiB, which must not stay for as long as the connection does.
+        let greeting = Box::pin(tokio::time::timeout(self.header_timeout, self.greet(stream, peer)));
         let greeted = tokio::select! {
             biased;
-            greeted = tokio::time::timeout(self.header_timeout, self.greet(stream, peer)) => greeted.ok()??,
-            () = last_moment => return None,
+            greeted = greeting => greeted.ok()??,
+            () = left(shutdown, LAST_MOMENT) => return None,
         };
         let connection = Arc::new(greeted.connection);
-        let app = Arc::new(Attended {
-            gate: Arc::clone(self),
-            connection: Arc::clone(&connection),
-            cleartext_http2: greeted.cleartext,
-        });
-        let served = app.process_new(greeted.stream, shutdown);
+        let attended =
+            Attended { gate: Arc::clone(self), connection: Arc::clone(&connection), cleartext_http2: greeted.cleartext };
         if !greeted.http2 {
-            return served.await;
+            attended.http1(greeted.stream, shutdown).await;
+            return None;
         }
+        let app = Arc::new(attended);
+        let served = app.process_new(greeted.stream, shutdown);
         tokio::pin!(served);
         tokio::select! {
             biased;
@@ -242,6 +258,12 @@ impl ServerApp for Gate {
     }
 }
 
+/// Waits until the daemon leaves, and a moment more.
+async fn left(shutdown: &ShutdownWatch, moment: Duration) {
+    let _ = shutdown.clone().wait_for(|leaving| *leaving).await; // its sender lives as long as the server
+    tokio::time::sleep(moment).await;
+}
+
 /// The app of one connection.
 struct Attended {
     gate: Arc<Gate>,
@@ -249,6 +271,79 @@ struct Attended {
     cleartext_http2: bool,
 }
 
+impl Attended {
+    /// Serves HTTP/1, request by request, until the connection ends.
+    async fn http1(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<()> {
+        let mut client = Box::new(Client::new(stream));
+        let mut settings: Option<HttpPersistentSettings> = None;
+        let mut between_requests = true;
+        loop {
+            let first = settings.is_none();
+            // What Pingora may have read too far is a beginning already, which it alone knows.
+            let start = if between_requests { Some(self.next_request(&mut client, first, shutdown).await?) } else { None };
+            let mut session = ServerSession::new_http1(client);
+            match settings.take() {
+                Some(settings) => settings.apply_to_session(&mut session),
+                None => {
+                    session.set_keepalive((!*shutdown.borrow()).then_some(self.gate.header_timeout.as_secs().max(1)));
+                    session.set_keepalive_reuses_remaining(self.gate.http1.keepalive_request_limit);
+                }
+            }
+            let patience = match start {
+                Some(start) => {
+                    session.set_pipelined_prefix(start);
+                    Duration::ZERO
+                }
+                // Pingora's own timer ends the wait for the first byte.
+                None => self.gate.keepalive_timeout,
+            };
+            let (stream, kept) = self.exchange(session, patience, shutdown).await?.consume();
+            client = stream.into_any().downcast().ok()?;
+            settings = Some(kept?);
+            let length = Some(self.connection.body.load(Ordering::Relaxed)).filter(|length| *length != UNKNOWN);
+            between_requests &= client.is_between_requests(length);
+        }
+    }
+
+    /// Waits for a request to begin. `None`: it does not in time, or not before the daemon leaves.
+    async fn next_request(&self, client: &mut Client, first: bool, shutdown: &ShutdownWatch) -> Option<BytesMut> {
+        let (patience, last_moment) = if first {
+            (self.gate.header_timeout, LAST_MOMENT)
+        } else {
+            (self.gate.snapshots.load().edge.limits.keepalive_timeout, Duration::ZERO)
+        };
+        tokio::select! {
+            biased;
+            start = client.next_request() => start,
+            () = left(shutdown, last_moment) => None,
+            () = tokio::time::sleep(patience) => None,
+        }
+    }
+
+    /// Serves one request, whose header must have come `patience` and the header's own time from now.
+    async fn exchange(
+        &self,
+        session: ServerSession,
+        patience: Duration,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let before = self.connection.headers.load(Ordering::Relaxed);
+        self.connection.body.store(UNKNOWN, Ordering::Relaxed);
+        let served = CURRENT.scope(Arc::clone(&self.connection), self.gate.proxy.process_new_http(session, shutdown));
+        tokio::pin!(served);
+        tokio::select! {
+            biased;
+            end = &mut served => return end.or_else(|| self.connection.kept.lock().take()),
+            () = tokio::time::sleep(patience + self.gate.header_timeout) => {}
+        }
+        if self.connection.headers.load(Ordering::Relaxed) == before {
+            return None;
+        }
+        served.await.or_else(|| self.connection.kept.lock().take())
+    }
+}
+
+/// HTTP/2, whose connection Pingora serves as a whole.
 #[async_trait]
 impl HttpServerApp for Attended {
     async fn process_new_http(
@@ -256,24 +351,7 @@ impl HttpServerApp for Attended {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let http2 = session.is_http2();
-        let before = self.connection.headers.load(Ordering::Relaxed);
-        let served = CURRENT.scope(Arc::clone(&self.connection), self.gate.proxy.process_new_http(session, shutdown));
-        if http2 {
-            return served.await;
-        }
-        // An idle connection may wait for its next request first; Pingora's own timer ends that wait.
-        let idle = if before == 0 { Duration::ZERO } else { self.gate.keepalive_timeout };
-        tokio::pin!(served);
-        tokio::select! {
-            biased;
-            end = &mut served => return end.or_else(|| self.connection.kept.lock().take()),
-            () = tokio::time::sleep(idle + self.gate.header_timeout) => {}
-        }
-        if self.connection.headers.load(Ordering::Relaxed) == before {
-            return None;
-        }
-        served.await.or_else(|| self.connection.kept.lock().take())
+        CURRENT.scope(Arc::clone(&self.connection), self.gate.proxy.process_new_http(session, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

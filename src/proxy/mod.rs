@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod answer;
+mod client;
 pub mod connection;
 pub mod exchange;
 mod failure;
@@ -94,6 +95,9 @@ impl ProxyHttp for EdgeProxy {
         if let ServerSession::H1(http1) = &mut *session.downstream_session {
             // Decided where the answer is known (`answer`, `response::hold`): Pingora's own rule closes after a `100`, too.
             http1.set_close_on_response_before_downstream_finish(false);
+            if let Some(connection) = &exchange.connection {
+                connection.expect_body(&http1.req_header().headers);
+            }
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ async fn version_1(stream: &mut (impl AsyncRead + Unpin), mut line: Vec<u8>) -> 
         if line.len() >= V1_LONGEST {
             return Err(malformed());
         }
-        // Byte by byte: what follows the line is TLS's or HTTP's. The stream below is buffered.
+        // Byte by byte: what follows the line is TLS's or HTTP's. The stream below reads ahead (`listen`).
         line.push(stream.read_u8().await?);
     }
     // Whatever else stands in such a line is to be ignored (section 2.1 of the protocol's text).
