@@ -4,7 +4,7 @@
 LISTEN ?= 127.0.0.1:8080
 
 .DEFAULT_GOAL := help
-.PHONY: help run test load-test ci fmt build deb
+.PHONY: help run test load-test bench ci fmt build deb
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: ## Run all tests, real clients included
 load-test: build ## Measure how it bears size, reloads, upgrades and load (takes ten minutes); load-tests/README.md
 	@missed=; for test in load-tests/*.sh; do echo "== $$test"; $$test || missed="$$missed $$test"; done; \
 	  if [ -n "$$missed" ]; then echo "missed:$$missed" >&2; exit 1; fi
+
+bench: build ## Measure what it costs beside bare Pingora, nginx, nginx + Lua, HAProxy and Caddy (takes twenty minutes); load-tests/README.md
+	@load-tests/bench/run.sh
 
 ci: ## Check everything: format, lints, tests, samples, units, package, dependencies
 	@scripts/setup.sh ci
