@@ -5,7 +5,6 @@ import socket
 import ssl
 
 from harness import wait_for
-from measure import Broken
 from peers import NAME, SECRET, World, request
 
 CODE, MESSAGE = "requestrocket-proxy-code", "requestrocket-proxy-message"
@@ -34,7 +33,7 @@ def ask(port, sent, tls=None):
 
 
 def check(peer):
-    """Raises, with what is wrong, unless the peer does its job."""
+    """Ends the run, with what is wrong, unless the peer does its job."""
     world, problems = peer.world, []
 
     def expect(what, condition, seen):
@@ -76,7 +75,7 @@ def check(peer):
         refusals(peer, expect)
         log(peer, expect)
     if problems:
-        raise Broken(f"{peer.title} does not do its job:\n  " + "\n  ".join(problems))
+        raise SystemExit(f"\nbench: {peer.title} does not do its job:\n  " + "\n  ".join(problems))
 
 
 def refusals(peer, expect):
