@@ -39,7 +39,7 @@ class Run:
         self.origin = Origin(bench, self.certificates)
         os.sched_setaffinity(self.origin.process.pid, LOAD)
         self.world = World(PROXIES)
-        self.fleet = {}
+        self.fleet, self.checked = {}, set()
         self.results = {}
         self.random = random.Random(4711)
 
@@ -50,10 +50,14 @@ class Run:
         return self.fleet[kind.name]
 
     def started(self, kind, world=None, threads=1, cores=SERVE):
-        peer = kind(self.bench, self.origin, self.certificates, world or self.world, threads, cores)
-        if peer.world is self.world:
-            check(peer)
-        return peer
+        """One more, of a kind that has been seen to do its job; nobody has spoken to it yet."""
+        make = lambda *more: kind(self.bench, self.origin, self.certificates, *more)
+        if kind not in self.checked:
+            first = make(self.world)
+            check(first)
+            first.stop()
+            self.checked.add(kind)
+        return make(world or self.world, threads, cores)
 
     def requests(self, ids, path="/small", most=5000, **more):
         """A file of requests for proxies picked at random, each with the credential of its client."""
@@ -76,7 +80,7 @@ class Run:
             for name in names[turn:] + names[:turn]:
                 measured = measure(subjects[name], SECONDS)
                 results.setdefault(name, []).append(measured)
-                print(f"  {scenario:<16} round {number + 1}  {name:<12}" + report.brief(measured), flush=True)
+                print(f"  {scenario:<17} round {number + 1}  {name:<22}" + report.brief(measured), flush=True)
 
     def by_wrk(self, scenario, requests, kinds=PEERS, connections=CONNECTIONS, tls=False, rounds=ROUNDS, **more):
         def measure(peer, seconds):
@@ -237,7 +241,7 @@ def target_handshakes(run):
             )
             measured["handshakes"] = (run.origin.accepted() - before) * HANDSHAKES / measured["requests"]
             results.setdefault(kind.name, []).append(measured)
-            print(f"  target_handshakes round {number + 1}  {kind.name:<12}" + report.brief(measured), flush=True)
+            print(f"  target_handshakes round {number + 1}  {kind.name:<22}" + report.brief(measured), flush=True)
             peer.stop()
 
 
@@ -258,7 +262,7 @@ def idle(run):
         for client in clients:
             client.close()
         results[kind.name] = [{"idle_kib": each}]
-        print(f"  idle             {kind.name:<12}" + report.brief({"idle_kib": each}), flush=True)
+        print(f"  idle                       {kind.name:<22}" + report.brief({"idle_kib": each}), flush=True)
         peer.stop()
 
 

@@ -133,12 +133,15 @@ def handshakes(port, requests, seconds, clients, ca, cores):
 def spent(peer, load, refused=None, ticks=False, tolerated=0):
     """Runs a load, and says what the peer spent on a request of it. `refused`: every answer but a few is meant to be one."""
     root = peer.process.pid
-    used = (lambda: cpu_ticks_ns(root, peer.pids())) if ticks else (lambda: cpu_ns(peer.pids()))
+    in_ns, in_ticks = lambda: cpu_ns(peer.pids()), lambda: cpu_ticks_ns(root, peer.pids())
+    of_target = lambda: cpu_ns(tree(peer.origin.process.pid))
     machine = Machine(lambda: peer.pids() + tree(peer.origin.process.pid))
-    before, started = used(), time.monotonic()
+    before, ticks_before, target_before, started = in_ns(), in_ticks(), of_target(), time.monotonic()
     result = load()
-    elapsed, after = time.monotonic() - started, used()
-    foreign = machine.foreign()
+    elapsed, own, own_ticks = time.monotonic() - started, in_ns() - before, in_ticks() - ticks_before
+    target, foreign = of_target() - target_before, machine.foreign()
+    if ticks:
+        own = own_ticks
     requests = result["requests"]
     if requests == 0:
         raise Broken(f"{peer.title}: no request was answered: {result}")
@@ -150,9 +153,11 @@ def spent(peer, load, refused=None, ticks=False, tolerated=0):
         raise Broken(f"{peer.title}: {failed} failed, {wrong} with another status than meant, of {requests}: {result}")
     return {
         **result,
-        "cpu_us": (after - before) / 1000 / requests,
+        "cpu_us": own / 1000 / requests,
+        "cpu_in_ticks_us": own_ticks / 1000 / requests,
+        "target_us": target / 1000 / requests,
         "rps": requests / result.get("seconds", elapsed),
-        "busy": (after - before) / 1e9 / elapsed,
+        "busy": own / 1e9 / elapsed,
         "foreign": foreign,
         "failed": failed,
     }

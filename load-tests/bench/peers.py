@@ -140,6 +140,7 @@ class Peer:
     name = title = ""
     job = True
     clients = 10_000  # how many it can have at once
+    ends_with = signal.SIGTERM
 
     def __init__(self, bench, origin, certificates, world, threads=1, cores=(0,)):
         self.bench, self.origin, self.certificates, self.world, self.threads = bench, origin, certificates, world, threads
@@ -175,7 +176,7 @@ class Peer:
 
     def stop(self):
         pids = self.pids()
-        self.process.send_signal(signal.SIGTERM if self.name != "edge" else signal.SIGINT)
+        self.process.send_signal(self.ends_with)
         wait_for(f"{self.title} stops", lambda: not any(map(alive, pids)))
 
 
@@ -185,6 +186,7 @@ def tree(pid):
 
 class EdgePeer(Peer):
     name, title = "edge", "requestrocket-edge"
+    ends_with = signal.SIGINT  # at once: with TERM it would wait for those who are connected
     EACH = 100  # proxies in a fragment
 
     def start(self):
@@ -247,6 +249,7 @@ def fragment(proxies):
 
 class Passthrough(Peer):
     name, title, job = "pingora", "bare Pingora", False
+    ends_with = signal.SIGINT
 
     def start(self):
         addresses = [f"127.0.0.1:{port}" for port in (self.port, self.tls_port)]
