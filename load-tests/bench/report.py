@@ -7,8 +7,8 @@ import re
 import statistics
 from html import escape
 
-COLOURS = {"edge": "#2f81f7"}
-OTHERS = "#8b949e"
+# Cores that others may have: more than this, and what is measured is the noise.
+MOST_FOREIGN = 0.1
 
 
 def median(rounds, key):
@@ -88,6 +88,17 @@ def write(folder, facts, results, verdicts):
     lines = [f"# {name}", "", f"{facts['machine']}; load average before the start {facts['load_before']:.1f}."]
     lines += [f"{facts['rounds']} rounds of {facts['seconds']:g} s; the whole run took {facts['took'] / 60:.0f} minutes.", ""]
     lines += [f"- {facts['peers'][peer]}: {version}" for peer, version in facts["versions"].items()]
+    foreign = [one["foreign"] for measured in results.values() for rounds in measured.values() for one in rounds if "foreign" in one]
+    quiet = ""
+    if foreign:
+        others = statistics.median(foreign)
+        quiet = f"Others on the machine took {others:.2f} cores (median), {max(foreign):.2f} at most."
+        if others > MOST_FOREIGN:
+            quiet += " That is too much for these figures to be worth anything."
+    spent = median(results.get("small_get", {}).get("edge", []), "target_us")
+    if spent:
+        quiet += f" The target spent {spent:.1f} us of CPU on a small GET."
+    lines += ["", quiet]
     if any(values for values in results.values()):
         lines += ["", f"![CPU for each request]({name}.svg)"]
     for scenario, measured in results.items():
@@ -98,6 +109,7 @@ def write(folder, facts, results, verdicts):
     if verdicts:
         cells = [["", "measured", "budget", ""], *([what, value, bound, verdict] for what, value, bound, verdict in verdicts)]
         lines += ["", "## Budgets", "", *markdown(cells)]
+    print(f"\n{quiet}")
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
     rounded = json.loads(json.dumps(results), parse_float=lambda text: round(float(text), 3))
     (folder / f"{name}.json").write_text(json.dumps({**facts, "budgets": verdicts, "results": rounded}, indent=1) + "\n")
@@ -118,7 +130,7 @@ def picture(facts, results):
         y += 10
         for name, cost in costs.items():
             length = width * cost / max(costs.values())
-            own = " own" if name.startswith("edge") else ""
+            own = " own" if name.startswith("edge") else " jobless" if name in facts["jobless"] else ""
             label = escape(facts["peers"].get(name, name).removeprefix("edge, ").removeprefix("requestrocket-"))
             parts.append(f'<text x="{left - 8}" y="{y + bar - 3}" text-anchor="end">{label}</text>')
             parts.append(f'<rect class="bar{own}" x="{left}" y="{y}" width="{length:.1f}" height="{bar}" rx="2"/>')
@@ -130,9 +142,10 @@ def picture(facts, results):
     .title { font-weight: 600; }
     .bar { fill: #8b949e; }
     .own { fill: #2f81f7; }
-    @media (prefers-color-scheme: dark) { text { fill: #e6edf3; } .bar { fill: #6e7681; } }
+    .jobless { fill-opacity: 0.45; }
+    @media (prefers-color-scheme: dark) { text { fill: #e6edf3; } }
     """
-    head = f"Microseconds of CPU for each request, {facts['date']}"
+    head = f"Microseconds of CPU for each request, {facts['date']}; pale: without the job"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {y}" width="640" height="{y}" role="img" aria-label="{head}">\n'
         f"<style>{style}</style>\n" + f'<text class="title" x="12" y="20">{head}</text>\n' + "\n".join(parts) + "\n</svg>\n"
