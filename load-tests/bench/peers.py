@@ -20,6 +20,7 @@ NAME = "origin.test"
 SECRET = "target-secret"  # as the harness gives it to the daemon
 ENOUGH = 1_000_000  # requests a minute: the most that may be configured, and more than any run reaches
 CLIENT_PROXIES = 10  # proxies for each client's credential
+DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 @contextmanager
@@ -139,7 +140,7 @@ class Peer:
 
     name = title = ""
     job = True
-    clients = 10_000  # how many it can have at once
+    clients = min(10_000, DESCRIPTORS - 500)  # how many it can have at once
     ends_with = signal.SIGTERM
 
     def __init__(self, bench, origin, certificates, world, threads=1, cores=(0,)):
@@ -292,7 +293,7 @@ class NginxLua(Peer):
 class Haproxy(Peer):
     name, title = "haproxy", "HAProxy"
     # It does not start without two descriptors for each client that it may have.
-    clients = min(Peer.clients, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100) // 2)
+    clients = min(Peer.clients, (DESCRIPTORS - 100) // 2)
 
     def start(self):
         lines = [f"{id} {digest(token)}\n" for id, _, token, _ in self.world.all()]
