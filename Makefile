@@ -8,7 +8,7 @@ TARGET ?= path
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test load-test fuzz ci fmt build deb sbom
+.PHONY: help run test load-test bench fuzz ci fmt build deb sbom
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: ## Run all tests, real clients included
 load-test: build ## Measure how it bears size, reloads, upgrades and load (takes ten minutes); load-tests/README.md
 	@missed=; for test in load-tests/*.sh; do echo "== $$test"; $$test || missed="$$missed $$test"; done; \
 	  if [ -n "$$missed" ]; then echo "missed:$$missed" >&2; exit 1; fi
+
+bench: build ## Measure what it costs beside bare Pingora, nginx, nginx + Lua, HAProxy and Caddy (takes twenty minutes); load-tests/README.md
+	@load-tests/bench/run.sh
 
 fuzz: ## Fuzz one of the parsers that face strangers: TARGET=path SECONDS=1200; fuzz/README.md names them
 	@fuzz/run.sh $(TARGET) $(SECONDS)

@@ -7,12 +7,16 @@ as_root() {
 
 # need COMMAND PACKAGE: installs the Debian package unless there is the command.
 need() {
-  PATH=$PATH:/usr/sbin command -v "$1" >/dev/null && return
+  PATH=$PATH:/usr/sbin command -v "$1" >/dev/null || install_package "$2" "$1"
+}
+
+# install_package PACKAGE WHAT: installs the Debian package, for the sake of what is in it.
+install_package() {
   if ! command -v apt-get >/dev/null || ! as_root true 2>/dev/null; then
-    echo "load-tests: \`$1\` is missing; on Debian and Ubuntu it is in the package $2" >&2
+    echo "load-tests: \`$2\` is missing; on Debian and Ubuntu it is in the package $1" >&2
     exit 1
   fi
-  echo "load-tests: installing $2"
+  echo "load-tests: installing $1"
   # The tests run a server of their own: none is to be started on the way.
   local policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
@@ -21,7 +25,7 @@ need() {
     as_root chmod 755 $policy
   fi
   as_root apt-get update -qq </dev/null
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" </dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" </dev/null
 }
 
 # measure NAME SECONDS: runs lib/NAME.py, for SECONDS at most; then it is ended, with all that it started.
@@ -40,4 +44,4 @@ elif [[ $EDGE_BIN != /* ]]; then
 fi
 export EDGE_BIN
 # Hundreds of connections, and as many to the target.
-ulimit -n 4096 2>/dev/null || true
+ulimit -S -n 4096 2>/dev/null || true
