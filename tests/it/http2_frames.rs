@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, block, frame, literal,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, PROTOCOL_ERROR,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, literal,
 };
 use crate::harness::{Edge, Frames, Llhttp, Origin, Outcome, eventually, ms};
 
@@ -429,4 +429,21 @@ async fn frames_that_say_nothing_cost_nothing() {
     }
     finish.send_replace(true);
     eventually("no request is left", async || edge.metric("requestrocket_requests_in_flight").await == Some(0.0)).await;
+}
+
+#[tokio::test]
+async fn a_refused_upload_ends_in_peace() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).http2().start().await;
+    let header = block([but("authorization", "Bearer no"), fields(&[("content-length", "5")])].concat());
+    for (body, end) in [("hello", None), ("no", Some(Outcome::Reset(PROTOCOL_ERROR)))] {
+        let mut client = Frames::to(edge.address()).await;
+        client.send(HEADERS, END_HEADERS, 1, &header).await;
+        assert_eq!(client.outcome(1).await, Outcome::Status(403));
+        client.send(DATA, END_STREAM, 1, body).await;
+        // What the edge says to the next stream, it says after all that it has to say to this one.
+        client.send(HEADERS, END_HEADERS | END_STREAM, 3, block(request("GET", "/other"))).await;
+        assert_eq!(client.outcome(3).await, Outcome::Status(404));
+        assert_eq!(client.then(1), end, "{body}");
+    }
 }

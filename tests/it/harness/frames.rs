@@ -27,7 +27,8 @@ pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// An error code (section 7).
+// Error codes (section 7).
+pub const PROTOCOL_ERROR: u32 = 1;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What a stream came to.
@@ -110,6 +111,12 @@ impl Frames {
         };
         let said = within(PATIENCE, "an outcome", self.said.wait_for(|said| known(said).is_some())).await;
         said.map_or(Outcome::Closed, |said| known(&said).expect("just waited for"))
+    }
+
+    /// What else has become of a stream by now, after its first outcome.
+    pub fn then(&self, stream: u32) -> Option<Outcome> {
+        let said = self.said.borrow();
+        said.outcomes.iter().filter(|(of, _)| *of == stream).nth(1).map(|(_, outcome)| *outcome)
     }
 
     /// How the connection ended, once it has.
