@@ -11,6 +11,8 @@ use crate::harness::frames::{
 use crate::harness::{Edge, Frames, Llhttp, Origin, Outcome, eventually, ms};
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+/// The frame that is wrong on a stream.
+type Wrong = fn(u32) -> Vec<u8>;
 
 fn request(method: &str, path: &str) -> Fields {
     fields(&[
@@ -310,7 +312,7 @@ async fn streams_that_the_edge_is_made_to_reset_end_their_connection() {
     let origin = Origin::replying(200).await;
     let edge = Edge::to(&origin).unhurried().http2().start().await;
     let header = block([request("POST", "/api/demo/x"), fields(&[("content-length", "5")])].concat());
-    let frames: [(&str, fn(u32) -> Vec<u8>); 3] = [
+    let frames: [(&str, Wrong); 3] = [
         ("a window of nothing", |stream| frame(WINDOW_UPDATE, 0, stream, 0_u32.to_be_bytes())),
         ("a window that overflows", |stream| frame(WINDOW_UPDATE, 0, stream, 0x7fff_ffff_u32.to_be_bytes())),
         ("too much data", |stream| frame(DATA, END_STREAM, stream, "too long")),
