@@ -77,41 +77,44 @@ fn leaves_client_in_step(refusal: &Refusal) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unread {
     Nothing,
-    /// So little that it is read to its end, for the connection to stay usable.
+    /// So little that it is read to its end, for the connection to stay usable, or the stream to end in peace.
     Little,
-    /// Unknown, or too much: the connection ends.
+    /// Unknown, or too much: the connection ends, or the stream is reset.
     Much,
 }
 
-/// Looks at what is still to come, and tells the client with the answer whether its connection ends.
+/// Looks at what is still to come, and tells an HTTP/1 client with the answer whether its connection ends.
 pub(super) fn prepare_for_refusal(session: &mut Session) -> Unread {
     let headers = &session.req_header().headers;
     let length = announced_length(headers);
     // Who waits for `100 Continue` may never send the body that we would wait for.
     let waits = headers.contains_key(header::EXPECT);
-    let ServerSession::H1(http1) = &mut *session.downstream_session else { return Unread::Nothing };
-    if http1.is_body_done() {
+    let client = &mut session.downstream_session;
+    if client.is_body_done() {
         return Unread::Nothing;
     }
     // Chunks of unknown length get their chance, too.
     if length.is_none_or(|length| length <= DRAINED_BODY) && !waits {
         return Unread::Little;
     }
-    http1.set_server_keepalive(None);
+    if let ServerSession::H1(http1) = &mut **client {
+        http1.set_server_keepalive(None);
+    }
     Unread::Much
 }
 
-/// Reads the little that is still to come. What turns out to be more ends the connection.
+/// Reads the little that is still to come. What turns out to be more ends the connection. An HTTP/2 stream that is dropped
+/// before is reset, which the answer may be lost to: not every client reads on after a RST_STREAM(NO_ERROR).
 pub(super) async fn drain(session: &mut Session, unread: Unread) {
-    let ServerSession::H1(http1) = &mut *session.downstream_session else { return };
     if unread != Unread::Little {
         return;
     }
-    let before = http1.body_bytes_read() as u64;
+    let client = &mut session.downstream_session;
     let reading = async {
-        while http1.body_bytes_read() as u64 - before <= DRAINED_BODY {
-            match http1.read_body_bytes().await {
-                Ok(Some(_)) => {}
+        let mut read = 0;
+        while read <= DRAINED_BODY {
+            match client.read_request_body().await {
+                Ok(Some(piece)) => read += piece.len() as u64,
                 Ok(None) => return true,
                 // Pingora takes a body that breaks off in the middle of a chunk for done.
                 Err(_) => return false,
@@ -119,7 +122,9 @@ pub(super) async fn drain(session: &mut Session, unread: Unread) {
         }
         false
     };
-    if !tokio::time::timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(false) {
+    if !tokio::time::timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(false)
+        && let ServerSession::H1(http1) = &mut **client
+    {
         http1.set_server_keepalive(None);
     }
 }

@@ -359,10 +359,12 @@ impl EdgeProxy {
         if exchange.in_flight() > limits.max_requests_in_flight {
             return Err(Refusal::AtCapacity.into());
         }
-        if let Some(http1) = session.as_http1() {
-            framing::check(&http1.get_headers_raw_bytes()).map_err(|_| Refusal::MalformedRequest)?;
-        }
         let request = session.req_header();
+        let framed = match session.as_http1() {
+            Some(http1) => framing::check(&http1.get_headers_raw_bytes()),
+            None => framing::check_values(&request.headers),
+        };
+        framed.map_err(|_| Refusal::MalformedRequest)?;
         let (clock, guesses, most) = (Clock::now(), &self.lasting.guesses, limits.invalid_credentials_per_minute);
         let client = exchange.client(&request.headers).filter(|_| most > 0);
         if let Some(client) = client

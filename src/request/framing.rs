@@ -1,8 +1,9 @@
-//! In: an HTTP/1 request header as it came over the wire. Out: nothing, or that two readers could understand it differently.
+//! In: a request header as it came over the wire. Out: nothing, or that two readers could understand it differently.
 //!
 //! Pingora repairs what RFC 9112 lets it repair. A proxy that holds other people's keys had better not: where a header can
 //! be read in two ways, the reader behind us may take the other one (request smuggling).
 
+use http::{HeaderMap, HeaderValue};
 use memchr::memchr;
 
 /// The header says something about itself that cannot be, or that a second reader could read otherwise.
@@ -50,6 +51,18 @@ pub fn check(header: &[u8]) -> Result<(), Ambiguous> {
     }
     let host_is_there = hosts == 1 || (hosts == 0 && is_http_1_0);
     if host_is_there && lengths + codings <= 1 { Ok(()) } else { Err(Ambiguous) }
+}
+
+/// Checks the values of an HTTP/2 header, which arrive with any white space around them.
+///
+/// A target of HTTP/1 takes that off: it would read `admin` where a rule had seen ` admin` and let it pass.
+///
+/// # Errors
+/// [`Ambiguous`]: a value that begins or ends with white space (RFC 9113 section 8.2.1).
+pub fn check_values(headers: &HeaderMap) -> Result<(), Ambiguous> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let padded = |value: &HeaderValue| blank(value.as_bytes().first()) || blank(value.as_bytes().last());
+    if headers.values().any(padded) { Err(Ambiguous) } else { Ok(()) }
 }
 
 /// Lines without their ends.
@@ -199,6 +212,25 @@ mod tests {
         }
         for line in ["GET /a#b HTTP/1.1", "GET /a  HTTP/1.1", "GET /a b HTTP/1.1", "GET /a"] {
             assert_eq!(check(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), Err(Ambiguous), "{line}");
+        }
+    }
+
+    #[test]
+    fn values_stand_without_white_space_around_them() {
+        for (value, verdict) in [
+            ("a", Ok(())),
+            ("", Ok(())),
+            ("a b\tc", Ok(())),
+            (" a", Err(Ambiguous)),
+            ("\ta", Err(Ambiguous)),
+            ("a ", Err(Ambiguous)),
+            ("a\t", Err(Ambiguous)),
+            (" ", Err(Ambiguous)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append("x", HeaderValue::from_static("first"));
+            headers.append("x", HeaderValue::from_static(value));
+            assert_eq!(check_values(&headers), verdict, "{value:?}");
         }
     }
 

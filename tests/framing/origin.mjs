@@ -10,7 +10,6 @@ const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 function meet(request, response) {
   const pieces = [];
   const seen = (how) => {
-    const [path_] = request.url.split("?", 1);
     print({
       ...how,
       method: request.method,
@@ -18,7 +17,7 @@ function meet(request, response) {
       headers: pairs(request.rawHeaders),
       trailers: pairs(request.rawTrailers),
       body: Buffer.concat(pieces).toString("latin1"),
-      readings: readings(path_),
+      readings: readings(request.url.split("?", 1)[0]),
     });
   };
   request.on("data", (piece) => pieces.push(piece));
@@ -30,10 +29,11 @@ function meet(request, response) {
   request.on("error", () => {}); // that it was cut is told on close
 }
 
-// What this path is to some who read it: decoded once, decoded and tidied up, and resolved as browsers do.
+// What this path is to some who read it: decoded; the same tidied up; resolved as browsers do, then decoded; that tidied up, too.
 function readings(raw) {
-  const decoded = querystring.unescapeBuffer(raw).toString("latin1");
-  return [decoded, path.normalize(decoded), new URL(`http://target${raw}`).pathname];
+  const decode = (path_) => querystring.unescapeBuffer(path_).toString("latin1");
+  const [plain, resolved] = [decode(raw), decode(new URL(`http://target${raw}`).pathname)];
+  return [plain, path.normalize(plain), resolved, path.normalize(resolved)];
 }
 
 function pairs(raw) {

@@ -24,6 +24,7 @@ mod forwarding;
 mod framing;
 mod handover;
 mod http2;
+mod http2_frames;
 mod isolation;
 mod jwt;
 mod life;

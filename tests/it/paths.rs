@@ -1,6 +1,13 @@
 //! One reading of the path and the query, for rules and for the target.
 
-use crate::harness::{Edge, Origin};
+use percent_encoding::percent_decode;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use regex::bytes::Regex;
+
+use crate::harness::frames::{END_HEADERS, END_STREAM, HEADERS, block};
+use crate::harness::{Edge, Frames, Llhttp, Origin, Outcome};
 
 #[tokio::test]
 async fn the_path_reaches_the_target_byte_for_byte() {
@@ -163,4 +170,140 @@ async fn options_for_everything_belongs_to_no_proxy() {
     let edge = Edge::to(&origin).start().await;
     let status = edge.request("OPTIONS", "*").bearer("k1").await.status;
     assert!([400, 404].contains(&status), "{status}");
+}
+
+#[tokio::test]
+async fn raw_bytes_above_ascii_are_left_to_the_target() {
+    let origin = Origin::replying(200).await;
+    let edge = Edge::to(&origin).start().await;
+    edge.get("/api/demo/caf\u{e9}?q=\u{e9}").bearer("k1").await.expect_granted(200);
+    assert_eq!(origin.request().target, "/caf\u{e9}?q=\u{e9}");
+
+    // Some refuse them (RFC 3986 section 2.1), and are heard.
+    let strict = Llhttp::start().await;
+    let edge = Edge::to(&strict).start().await;
+    edge.get("/api/demo/caf\u{e9}").bearer("k1").await.expect_granted(400);
+    edge.get("/api/demo/caf%C3%A9").bearer("k1").await.expect_granted(200);
+    assert_eq!(strict.requests().len(), 1, "{:?}", strict.requests());
+}
+
+/// Paths as attackers write them, around a place that a rule denies.
+fn hostile_path() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "/",
+        "/",
+        "//",
+        "admin",
+        "admin",
+        "Admin",
+        "%61dmin",
+        "adm%69n",
+        "%61%64%6d%69%6e",
+        ".",
+        "..",
+        "%2e",
+        "%2E%2e",
+        ".%2e",
+        "%2F",
+        "%2f",
+        "%5c",
+        "\\",
+        ";",
+        "%3b",
+        ";x=",
+        "%",
+        "%%",
+        "%00",
+        "%0a",
+        "%0d%0a",
+        "%09",
+        "%20",
+        " ",
+        "\t",
+        "?",
+        "%3f",
+        "#",
+        "%23",
+        "%25",
+        "%2561",
+        "%252e",
+        "%u0061",
+        "%c0%ae",
+        "%c0%af",
+        "%ef%bc%8f",
+        "%ff",
+        "\u{ff0f}",
+        "\u{e9}",
+        "a",
+        "x",
+        "+",
+        ":",
+        "@",
+    ];
+    let piece = prop_oneof![
+        9 => proptest::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
+        // A line feed ends the request line in HTTP/1.1, and there is another test for that.
+        1 => any::<u8>().prop_filter("no line end", |byte| !b"\r\n".contains(byte)).prop_map(|byte| vec![byte]),
+    ];
+    proptest::collection::vec(piece, 0..8).prop_map(|pieces| [&b"/"[..], &pieces.concat()].concat())
+}
+
+#[tokio::test]
+async fn no_reading_of_a_path_that_arrives_is_one_that_a_rule_denies() {
+    const PATHS: usize = 1500;
+    const RULE: &str = "^/+admin";
+    let origin = Llhttp::start().await;
+    let rule = format!("rules: [{{ id: no-admin, effect: deny, path: {RULE} }}]");
+    let edge = Edge::to(&origin).proxy(&rule).unhurried().http2().start().await;
+    let mut runner = TestRunner::default();
+    let strategy = hostile_path();
+    let paths: Vec<Vec<u8>> =
+        (0..PATHS).map(|_| strategy.new_tree(&mut runner).expect("nothing is rejected").current()).collect();
+
+    // By turns over HTTP/1.1 and HTTP/2; each request is known by its id.
+    let (mut granted, mut denied) = (0, 0);
+    for (at, path) in paths.iter().enumerate() {
+        let target = [b"/api/demo", &path[..]].concat();
+        let status = if at % 2 == 0 {
+            let mut client = edge.connect().await;
+            let rest = format!(" HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer k1\r\nX-Request-Id: {at}\r\n\r\n");
+            client.send([b"GET ", &target[..], rest.as_bytes()].concat()).await;
+            client.head().await.status
+        } else {
+            let mut client = Frames::to(edge.address()).await;
+            let id = at.to_string();
+            let fields: [(&str, &[u8]); 6] = [
+                (":method", b"GET"),
+                (":scheme", b"http"),
+                (":authority", b"e"),
+                (":path", &target),
+                ("authorization", b"Bearer k1"),
+                ("x-request-id", id.as_bytes()),
+            ];
+            client.send(HEADERS, END_HEADERS | END_STREAM, 1, block(fields)).await;
+            match client.outcome(1).await {
+                Outcome::Status(status) => status,
+                Outcome::Reset(_) | Outcome::GoAway(_) => 400,
+                Outcome::Closed => panic!("no word on {}", path.escape_ascii()),
+            }
+        };
+        granted += usize::from(status == 200);
+        denied += usize::from(status == 403);
+        assert!([200, 400, 403].contains(&status), "{}: {status}", path.escape_ascii());
+    }
+    assert!(granted > PATHS / 20 && denied > PATHS / 50, "of {PATHS}: {granted} granted, {denied} denied");
+
+    let rule = Regex::new(RULE).expect("a regular expression");
+    let seen = origin.requests();
+    assert_eq!(seen.len(), granted, "what arrived was granted, and what was granted arrived");
+    for seen in &seen {
+        let id: usize = std::str::from_utf8(seen.all("x-request-id")[0]).expect("ours").parse().expect("ours");
+        let sent = paths[id].split(|byte| b"?#".contains(byte)).next().expect("a piece");
+        let decoded: Vec<u8> = percent_decode(sent).collect();
+        let told = format!("`{}` arrived as {seen:?}", paths[id].escape_ascii());
+        assert_eq!(seen.readings[0].0, decoded, "the target decodes what the rule was asked about: {told}");
+        for reading in &seen.readings {
+            assert!(!rule.is_match(&reading.0), "{told}");
+        }
+    }
 }

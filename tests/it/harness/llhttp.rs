@@ -42,7 +42,7 @@ pub struct Seen {
     /// The connection ended before it did.
     #[serde(default)]
     pub cut: bool,
-    /// What its path is to several readers: decoded; decoded and tidied up; resolved as browsers resolve.
+    /// What its path is to several readers; the first has decoded it and done nothing else.
     pub readings: Vec<Latin1>,
 }
 
@@ -95,7 +95,11 @@ impl Llhttp {
     /// Everything that was no HTTP.
     pub fn errors(&self) -> Vec<String> {
         let met = self.met.lock().expect("no reader panics").clone();
-        met.iter().filter(|met| matches!(met, Met::Error { .. })).map(|met| format!("{met:?}")).collect()
+        let errors = met.into_iter().filter_map(|met| match met {
+            Met::Error { error, packet } => Some(format!("{error}: {packet:?}")),
+            _ => None,
+        });
+        errors.collect()
     }
 }
 
