@@ -117,7 +117,7 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        exchange.target.begun.store(false, Ordering::Relaxed);
+        exchange.target.signals.begun.store(false, Ordering::Relaxed);
         if exchange.slot.is_none() {
             self.hold(session, exchange)?;
         }
@@ -212,6 +212,9 @@ impl ProxyHttp for EdgeProxy {
         if session.was_upgraded() {
             return Ok(());
         }
+        if exchange.target.signals.ended.load(Ordering::Relaxed) && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         exchange.body_in += body.as_ref().map_or(0, |piece| piece.len() as u64);
         let limit = exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.max_request_body;
         if exchange.body_in > limit {
@@ -244,6 +247,7 @@ impl ProxyHttp for EdgeProxy {
         if let Err(refusal) = check_framing(session.req_header(), head, admitted.entry.proxy.max_response_body) {
             return Err(exchange.refused(refusal));
         }
+        headers::collapse_length(head)?;
         if head.version != Version::HTTP_2 {
             // The message is ours now, whatever version the target speaks (RFC 9112 section 2.3).
             head.set_version(Version::HTTP_11);
@@ -394,7 +398,7 @@ impl EdgeProxy {
             mode: proxy.response,
             budget: Arc::clone(&self.lasting.held),
             line: exchange.target.line.clone(),
-            begun: Arc::clone(&exchange.target.begun),
+            signals: Arc::clone(&exchange.target.signals),
             wants_tunnel: exchange.target.wants_tunnel,
             leaving: Arc::clone(&self.leaving),
         };

@@ -54,6 +54,21 @@ pub fn via(version: Version) -> HeaderValue {
     }
 }
 
+/// One `Content-Length` of several equal ones (RFC 9110 section 8.6).
+///
+/// # Errors
+/// Never in practice: the value is there already.
+pub fn collapse_length(head: &mut ResponseHeader) -> pingora_core::Result<()> {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (Some(length), Some(_)) => {
+            let length = length.clone();
+            head.insert_header(header::CONTENT_LENGTH, length)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Cleans an interim answer (1xx): it frames nothing (RFC 9110 section 8.6, RFC 9112 section 6.1), and says nothing in our
 /// name.
 pub fn strip_interim(head: &mut ResponseHeader) {
