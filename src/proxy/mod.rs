@@ -218,7 +218,8 @@ impl ProxyHttp for EdgeProxy {
         exchange.body_in += body.as_ref().map_or(0, |piece| piece.len() as u64);
         let limit = exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.max_request_body;
         if exchange.body_in > limit {
-            return Err(exchange.refused(Refusal::RequestTooLarge(limit)));
+            // Blamed on the client: after any other error Pingora would wait for what an HTTP/2 target makes of half a body.
+            return Err(exchange.refused(Refusal::RequestTooLarge(limit)).into_down());
         }
         Ok(())
     }
@@ -235,7 +236,8 @@ impl ProxyHttp for EdgeProxy {
                 return Err(exchange.refused(Refusal::TargetFailed(TargetFault::Protocol)));
             }
             headers::strip_interim(head);
-            return Ok(());
+            let credential = &exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.target_credential;
+            return if credential.expose { Ok(()) } else { headers::conceal(head, &credential.injection) };
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS
             && !(exchange.target.wants_tunnel && is_websocket(&head.headers))
@@ -248,6 +250,10 @@ impl ProxyHttp for EdgeProxy {
             return Err(exchange.refused(refusal));
         }
         headers::collapse_length(head)?;
+        let credential = &admitted.entry.proxy.target_credential;
+        if !credential.expose {
+            headers::conceal(head, &credential.injection)?;
+        }
         if head.version != Version::HTTP_2 {
             // The message is ours now, whatever version the target speaks (RFC 9112 section 2.3).
             head.set_version(Version::HTTP_11);
@@ -269,6 +275,19 @@ impl ProxyHttp for EdgeProxy {
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
         exchange.target.last_piece = Some(Instant::now());
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        let credential = &exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.target_credential;
+        if !credential.expose {
+            headers::conceal_in_trailers(trailers, &credential.injection);
+        }
         Ok(None)
     }
 

@@ -10,6 +10,9 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 
 use crate::harness::edge::Target;
+use crate::harness::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PUSH_PROMISE, SETTINGS, WINDOW_UPDATE, block, settings,
+};
 use crate::harness::request::chunked;
 use crate::harness::{Answer, Connection, Edge, End, H2Connection, Origin, Peer, Request, ms, pattern};
 
@@ -420,10 +423,13 @@ async fn an_upload_ends_well_whatever_the_target_makes_of_it() {
     stage.try_all(&cases, &[("POST", Some(b"small")), ("POST", Some(&large))]).await;
 }
 
+/// What is said to a request for a path.
+type Answering = fn(&str) -> String;
+
 /// What a target leaves on a connection that looks reusable, in the same packet as its answer.
 #[tokio::test]
 async fn what_is_left_on_a_connection_reaches_no_other_client() {
-    let leftovers: [(&str, &str, fn(&str) -> String); 7] = [
+    let leftovers: [(&str, &str, Answering); 7] = [
         ("a second answer", "GET", |path| sized(path) + EVIL),
         ("a second answer after chunks", "GET", |path| {
             let chunks = String::from_utf8(chunked(&[path])).expect("a path");
@@ -529,4 +535,282 @@ async fn the_clock_runs_however_many_pieces_an_upload_comes_in() {
     .await;
     let arrived = case.origin.requests();
     assert!(arrived.len() == 48 && arrived.iter().all(|request| request.complete), "{arrived:?}");
+}
+
+/// A target that speaks HTTP/2 frame by frame.
+struct FrameCase(&'static str, Origin, Expect);
+
+macro_rules! frames {
+    ($name:expr, $expect:expr, |$frames:ident| $script:expr) => {
+        FrameCase(
+            $name,
+            Origin::frames(|mut $frames| async move {
+                $frames.send(SETTINGS, 0, 0, []).await;
+                $script
+            })
+            .await,
+            $expect,
+        )
+    };
+}
+
+#[tokio::test]
+async fn an_http_2_target_may_break_every_rule() {
+    use Expect::{Answer, Broken, Cut, Late};
+    const OK: [(&str, &str); 2] = [(":status", "200"), ("content-length", "2")];
+    const OPEN: [(&str, &str); 1] = [(":status", "200")];
+    let mut cases = vec![
+        // What is allowed, if unusual.
+        frames!("unknown frames", Answer(200, "ok"), |frames| while let Some(stream) = frames.request().await {
+            frames.send(0xbb, 0xff, stream, "whatever").await;
+            frames.answer(stream, &OK, false).await;
+            frames.send(0xbb, 0xff, 0, "whatever").await;
+            frames.data(stream, "ok", true).await;
+        }),
+        frames!("interim answers", Answer(200, "ok"), |frames| while let Some(stream) = frames.request().await {
+            for _ in 0..20 {
+                frames.answer(stream, &[(":status", "103"), ("link", "</a>")], false).await;
+            }
+            frames.answer(stream, &OK, false).await;
+            frames.data(stream, "ok", true).await;
+        }),
+        frames!("empty frames", Answer(200, "ok"), |frames| while let Some(stream) = frames.request().await {
+            frames.answer(stream, &OPEN, false).await;
+            for piece in ["", "o", "", "", "k", ""] {
+                frames.data(stream, piece, false).await;
+            }
+            frames.data(stream, "", true).await;
+        }),
+        frames!("a GOAWAY with the answer", Answer(200, "ok"), |frames| if let Some(stream) = frames.request().await {
+            frames.go_away(stream, 0).await;
+            frames.answer(stream, &OK, false).await;
+            frames.data(stream, "ok", true).await;
+            frames.silence().await;
+        }),
+        frames!(
+            "a reset after the answer",
+            Answer(200, "ok"),
+            |frames| while let Some(stream) = frames.request().await {
+                frames.answer(stream, &OK, false).await;
+                frames.data(stream, "ok", true).await;
+                frames.reset(stream, 0).await;
+            }
+        ),
+        frames!("windows of one byte", Answer(200, "ok"), |frames| {
+            frames.send(SETTINGS, 0, 0, settings(&[(4, 1)])).await;
+            while let Some((stream, mut ended)) = frames.head().await {
+                while !ended {
+                    let Some(frame) = frames.next().await else { return };
+                    if frame.kind == DATA {
+                        ended = frame.flags & END_STREAM != 0;
+                        frames.send(WINDOW_UPDATE, 0, stream, 1u32.to_be_bytes()).await;
+                    }
+                }
+                frames.answer(stream, &OK, false).await;
+                frames.data(stream, "ok", true).await;
+            }
+        }),
+        // What is not.
+        frames!("a push", Broken, |frames| if let Some(stream) = frames.request().await {
+            let promise = [
+                &2u32.to_be_bytes()[..],
+                &block(&[(":method", "GET"), (":path", "/evil"), (":scheme", "http"), (":authority", "a")]),
+            ]
+            .concat();
+            frames.send(PUSH_PROMISE, END_HEADERS, stream, promise).await;
+            frames.answer(2, &OK, false).await;
+            frames.data(2, "no", true).await;
+            frames.silence().await;
+        }),
+        frames!("an answer on another stream", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream + 2, &OK, false).await;
+            frames.data(stream + 2, "no", true).await;
+            frames.silence().await;
+        }),
+        frames!("data before a header", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.data(stream, "ok", true).await;
+            frames.silence().await;
+        }),
+        frames!("no status", Broken, |frames| while let Some(stream) = frames.request().await {
+            frames.answer(stream, &[("content-length", "2")], false).await;
+            frames.data(stream, "ok", true).await;
+        }),
+        frames!("a header in capitals", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &[(":status", "200"), ("X-Loud", "yes")], true).await;
+            frames.silence().await;
+        }),
+        frames!("a line break in a value", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &[(":status", "200"), ("x", "a\r\nset-cookie: evil")], true).await;
+            frames.silence().await;
+        }),
+        frames!("a 101", Late, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &[(":status", "101")], false).await;
+            frames.silence().await;
+        }),
+        frames!("a length that is too long", Cut("ok"), |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &[(":status", "200"), ("content-length", "5")], false).await;
+            frames.data(stream, "ok", true).await;
+            frames.silence().await;
+        }),
+        frames!("a length that is too short", Cut("ok"), |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &[(":status", "200"), ("content-length", "2")], false).await;
+            frames.data(stream, "ok and more", true).await;
+            frames.silence().await;
+        }),
+        frames!("a frame beyond the size that was agreed on", Broken, |frames| if let Some(stream) =
+            frames.request().await
+        {
+            frames.answer(stream, &OPEN, false).await;
+            frames.data(stream, pattern(5 * MIB), true).await;
+            frames.silence().await;
+        }),
+        frames!("a header without end", Cut(""), |frames| if let Some(stream) = frames.request().await {
+            frames.send(HEADERS, 0, stream, block(&OPEN)).await;
+            let more = block(&[("x-more", "x".repeat(15_000).as_str())]);
+            for _ in 0..2000 {
+                if !frames.send(CONTINUATION, 0, stream, &more).await {
+                    return;
+                }
+            }
+            frames.silence().await;
+        }),
+        frames!("a small header that unfolds to megabytes", Broken, |frames| while let Some(stream) =
+            frames.request().await
+        {
+            // One entry of 4,000 bytes goes into the table (RFC 7541 section 6.2.1), and is then named in one byte each.
+            let mut bomb = block(&OPEN);
+            let entry = block(&[("x-bomb", "x".repeat(4000).as_str())]);
+            bomb.push(0x40);
+            bomb.extend_from_slice(&entry[1..]);
+            bomb.extend(vec![0x80 | 62; 12_000]);
+            frames.send(HEADERS, END_HEADERS | END_STREAM, stream, bomb).await;
+        }),
+        frames!("a window beyond all numbers", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.send(WINDOW_UPDATE, 0, 0, 0x7fff_ffffu32.to_be_bytes()).await;
+            frames.answer(stream, &OK, false).await;
+            frames.silence().await;
+        }),
+        frames!("a window setting beyond all numbers", Broken, |frames| {
+            frames.send(SETTINGS, 0, 0, settings(&[(4, 0x8000_0000)])).await;
+            frames.silence().await;
+        }),
+        frames!("HTTP/1.1 after all", Broken, |frames| if frames.request().await.is_some() {
+            frames.peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            frames.silence().await;
+        }),
+        // What never ends.
+        frames!("pings instead of an answer", Late, |frames| if frames.request().await.is_some() {
+            while frames.send(PING, 0, 0, [0; 8]).await {
+                tokio::time::sleep(ms(50)).await;
+            }
+        }),
+        frames!("interim answers instead of one", Late, |frames| if let Some(stream) = frames.request().await {
+            while frames.answer(stream, &[(":status", "103")], false).await {
+                tokio::time::sleep(ms(50)).await;
+            }
+        }),
+        frames!("a dripping body", Late, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &OPEN, false).await;
+            while frames.data(stream, "x", false).await {
+                tokio::time::sleep(ms(50)).await;
+            }
+        }),
+        FrameCase("silent after the preface", Origin::frames(|frames| frames.silence()).await, Late),
+        FrameCase("closed after the preface", Origin::frames(|_| async {}).await, Broken),
+        FrameCase("reset after the preface", Origin::frames(|frames| async { frames.peer.reset() }).await, Broken),
+        frames!("closed in a frame", Broken, |frames| if frames.request().await.is_some() {
+            frames.peer.send([0, 0, 20, HEADERS, END_HEADERS]).await;
+        }),
+        frames!("closed in a body", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &OPEN, false).await;
+            frames.data(stream, "ok", false).await;
+        }),
+        frames!("closed in a sized body", Cut("ok"), |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &[(":status", "200"), ("content-length", "5")], false).await;
+            frames.data(stream, "ok", false).await;
+        }),
+        // Goodbyes. Nothing is ever processed by the first two: a GET is tried elsewhere, as long as there is time.
+        frames!("a GOAWAY before any stream", Cut(""), |frames| {
+            frames.go_away(0, 0).await;
+            frames.request().await;
+        }),
+        frames!("a GOAWAY that counts the stream out", Cut(""), |frames| if frames.request().await.is_some() {
+            frames.go_away(0, 0).await;
+        }),
+        frames!(
+            "a GOAWAY that counts it in, and the end",
+            Broken,
+            |frames| if let Some(stream) = frames.request().await {
+                frames.go_away(stream, 0).await;
+            }
+        ),
+        frames!(
+            "a GOAWAY that counts it in, and silence",
+            Late,
+            |frames| if let Some(stream) = frames.request().await {
+                frames.go_away(stream, 0).await;
+                frames.silence().await;
+            }
+        ),
+        frames!("a GOAWAY with an error", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.go_away(stream, 2).await;
+        }),
+        frames!("a GOAWAY with an error in a body", Broken, |frames| if let Some(stream) = frames.request().await {
+            frames.answer(stream, &OPEN, false).await;
+            frames.data(stream, "ok", false).await;
+            frames.go_away(stream, 11).await;
+        }),
+    ];
+    // NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED, unknown.
+    for code in [0u32, 1, 2, 7, 8, 11, 13, 0xbeef] {
+        let resetting = async |name, expect, head: &'static [(&str, &str)], body: &'static str| {
+            let origin = Origin::frames(move |mut frames| async move {
+                frames.send(SETTINGS, 0, 0, []).await;
+                while let Some(stream) = frames.request().await {
+                    if !head.is_empty() {
+                        frames.answer(stream, head, false).await;
+                        frames.data(stream, body, false).await;
+                    }
+                    frames.reset(stream, code).await;
+                }
+            })
+            .await;
+            FrameCase(name, origin, expect)
+        };
+        // One that was refused (7), or is to be sent over HTTP/1.1 (13), is tried again for as long as there is time.
+        let before = if code == 7 || code == 13 { Cut("") } else { Broken };
+        cases.push(resetting("a reset before the answer", before, &[], "").await);
+        cases.push(resetting("a reset in a body", Broken, &OPEN, "ok").await);
+        cases.push(resetting("a reset in a sized body", Cut("o"), &OK, "o").await);
+        cases.push(resetting("a reset before a sized body", Cut(""), &OK, "").await);
+    }
+    let cases: Vec<Case> = cases
+        .into_iter()
+        .enumerate()
+        .map(|(at, FrameCase(name, origin, expect))| Case { name: format!("{at}: {name}"), origin, expect })
+        .collect();
+    let stage = Stage::with(cases.iter().map(|case| (&case.origin, ", http: 2"))).await;
+    stage.try_all(&cases, &EITHER).await;
+}
+
+#[tokio::test]
+async fn an_upload_over_the_limit_is_a_413_over_http_2_too() {
+    let origin = Origin::http2_cleartext(|mut stream| async move {
+        stream.read().await;
+        stream.silence().await;
+    })
+    .await;
+    let edge = Edge::to(&origin).target("http: 2").http2().proxy("max_request_body: 100KiB").start().await;
+    for http2 in [false, true] {
+        let upload = edge.post("/api/demo/x").bearer("k1").pieces(vec![pattern(10_000); 20]).http2(http2);
+        let answer = upload.await;
+        answer.expect_refusal(
+            413,
+            "proxy-access-granted",
+            "Request payload exceeds 100KiB limit",
+            "http_request_error",
+        );
+        answer.expect_within(SLACK);
+    }
+    assert!(origin.requests().iter().all(|request| !request.complete), "{:?}", origin.requests());
 }

@@ -28,7 +28,6 @@ pub struct Frame {
     pub kind: u8,
     pub flags: u8,
     pub stream: u32,
-    pub payload: Vec<u8>,
 }
 
 impl Origin {
@@ -53,9 +52,9 @@ impl Frames {
     /// The next frame. `None`: the edge has closed the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         let head = self.peer.exactly(9).await?;
-        let payload = self.peer.exactly(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await?;
+        self.peer.exactly(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+        Some(Frame { kind: head[3], flags: head[4], stream })
     }
 
     /// Goes on to the next request's header: its stream, and whether that is all of it. Settings are acknowledged on the way.
