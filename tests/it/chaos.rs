@@ -807,7 +807,7 @@ async fn an_upload_over_the_limit_is_a_413_over_http_2_too() {
         answer.expect_refusal(
             413,
             "proxy-access-granted",
-            "Request payload exceeds 100KiB limit",
+            "Request payload exceeds 100KB limit",
             "http_request_error",
         );
         answer.expect_within(SLACK);
