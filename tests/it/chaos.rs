@@ -804,12 +804,7 @@ async fn an_upload_over_the_limit_is_a_413_over_http_2_too() {
     for http2 in [false, true] {
         let upload = edge.post("/api/demo/x").bearer("k1").pieces(vec![pattern(10_000); 20]).http2(http2);
         let answer = upload.await;
-        answer.expect_refusal(
-            413,
-            "proxy-access-granted",
-            "Request payload exceeds 100KB limit",
-            "http_request_error",
-        );
+        answer.expect_refusal(413, "proxy-access-granted", "Request payload exceeds 100KB limit", "http_request_error");
         answer.expect_within(SLACK);
     }
     assert!(origin.requests().iter().all(|request| !request.complete), "{:?}", origin.requests());
