@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
 use crate::config::{Document, Loader, schema};
@@ -93,14 +94,23 @@ pub fn run() -> ExitCode {
 
 fn serve(config: &Path) -> ExitCode {
     logging::start();
-    // No core dump and no debugger of the same user may read the secrets in memory. The unit says so too (LimitCORE=0).
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
-        log::warn!("memory stays readable for debuggers and core dumps: {error}");
-    }
+    seal_memory();
     started(Daemon::prepare(Loader::new(config)).and_then(|daemon| {
         daemon.warnings().iter().for_each(|warning| log::warn!("{warning}"));
         daemon.serve()
     }))
+}
+
+/// No core dump and no debugger of the same user may read the secrets in memory; the unit says so too (LimitCORE=0). Before
+/// anything is read. The daemon itself still reads what it needs of `/proc/self`, as any user, and a successor, which is
+/// dumpable again after its `exec`, does the same. `/proc/PID/environ` is then for root alone, with secrets from the
+/// environment in it.
+fn seal_memory() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let sealed = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = sealed {
+        log::warn!("memory stays readable for debuggers and core dumps: {error}");
+    }
 }
 
 fn started(outcome: Result<(), Unserved>) -> ExitCode {

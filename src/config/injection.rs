@@ -13,11 +13,11 @@ use super::problem::quoted;
 use super::{rules, secrets};
 use crate::secret::Secret;
 
-pub(super) const KEYS: [&str; 10] =
-    ["id", "type", "secret", "prefix", "header", "query", "username", "headers", "default_effect", "rules"];
+pub(super) const KEYS: [&str; 11] =
+    ["id", "type", "secret", "prefix", "header", "query", "username", "headers", "expose", "default_effect", "rules"];
 
 /// The keys that go with some types only.
-const TYPED_KEYS: [&str; 6] = ["secret", "prefix", "header", "query", "username", "headers"];
+const TYPED_KEYS: [&str; 7] = ["secret", "prefix", "header", "query", "username", "headers", "expose"];
 
 /// All but the unreserved characters of RFC 3986: what a query parameter needs to arrive as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -72,18 +72,19 @@ pub(super) fn target_credential(fields: &Fields<'_>, id: Option<Box<str>>) -> Op
     }
     refuse_stray_keys(fields, kind);
     let injection = kind.and_then(|kind| injection(fields, kind));
+    let expose = fields.or("expose", false, Node::flag);
     let scope = rules::scope(fields);
-    Some(TargetCredential { id: id?, injection: injection?, scope: scope? })
+    Some(TargetCredential { id: id?, injection: injection?, expose: expose?, scope: scope? })
 }
 
 /// Notes the keys that do not go with the type: a forgotten `header` would send a secret where it is not expected.
 fn refuse_stray_keys(fields: &Fields<'_>, kind: Option<Kind>) {
     fields.refuse_unknown();
     let goes: &[&str] = match kind {
-        Some(Kind::Bearer | Kind::Jwt) => &["secret", "prefix"],
-        Some(Kind::ApiKey) => &["secret", "prefix", "header", "query"],
-        Some(Kind::Basic) => &["secret", "username"],
-        Some(Kind::Custom) => &["headers"],
+        Some(Kind::Bearer | Kind::Jwt) => &["secret", "prefix", "expose"],
+        Some(Kind::ApiKey) => &["secret", "prefix", "header", "query", "expose"],
+        Some(Kind::Basic) => &["secret", "username", "expose"],
+        Some(Kind::Custom) => &["headers", "expose"],
         Some(Kind::Oauth2 | Kind::None) => &[],
         None => return,
     };

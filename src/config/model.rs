@@ -241,6 +241,8 @@ pub enum TargetHttp {
 pub struct TargetCredential {
     pub id: Box<str>,
     pub injection: Injection,
+    /// Whether the target may send it back in the header of an answer.
+    pub expose: bool,
     pub scope: Scope,
 }
 

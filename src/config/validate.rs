@@ -152,8 +152,8 @@ impl<'a> Linker<'a> {
         target_credentials: &Index<'_, &Arc<TargetCredential>>,
         proxy_credentials: &Index<'_, Arc<model::ProxyCredential>>,
     ) -> Vec<Arc<model::Proxy>> {
-        let none =
-            Arc::new(TargetCredential { id: "none".into(), injection: Injection::default(), scope: Scope::default() });
+        let (injection, scope) = (Injection::default(), Scope::default());
+        let none = Arc::new(TargetCredential { id: "none".into(), injection, expose: false, scope });
         let mut ids = self.empty_index(|written| &written.proxies);
         let mut proxies = Vec::with_capacity(ids.capacity());
         for (place, entry) in self.entries("proxies", |written| &written.proxies) {

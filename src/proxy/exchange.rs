@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use super::admission::{Admitted, Known};
 use super::connection::Connection;
 use crate::refusal::Refusal;
-use crate::response::hold::Slot;
+use crate::response::hold::{Signals, Slot};
 use crate::snapshot::{Entry, Snapshot};
 use crate::upstream::pacing::Line;
 
@@ -60,8 +60,7 @@ pub struct TargetSide {
     pub last_piece: Option<Instant>,
     /// The connection, for who paces the upload.
     pub line: Line,
-    /// Whether the request header of this attempt is on its way.
-    pub begun: Arc<AtomicBool>,
+    pub signals: Arc<Signals>,
     /// Whether the client asked for a WebSocket.
     pub wants_tunnel: bool,
     /// Interim answers so far.

@@ -125,7 +125,7 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        exchange.target.begun.store(false, Ordering::Relaxed);
+        exchange.target.signals.begun.store(false, Ordering::Relaxed);
         if exchange.slot.is_none() {
             self.hold(session, exchange)?;
         }
@@ -215,10 +215,14 @@ impl ProxyHttp for EdgeProxy {
         if session.was_upgraded() {
             return Ok(());
         }
+        if exchange.target.signals.ended.load(Ordering::Relaxed) && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         exchange.body_in += body.as_ref().map_or(0, |piece| piece.len() as u64);
         let limit = exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.max_request_body;
         if exchange.body_in > limit {
-            return Err(exchange.refused(Refusal::RequestTooLarge(limit)));
+            // Blamed on the client: after any other error Pingora would wait for what an HTTP/2 target makes of half a body.
+            return Err(exchange.refused(Refusal::RequestTooLarge(limit)).into_down());
         }
         Ok(())
     }
@@ -235,7 +239,8 @@ impl ProxyHttp for EdgeProxy {
                 return Err(exchange.refused(Refusal::TargetFailed(TargetFault::Protocol)));
             }
             headers::strip_interim(head);
-            return Ok(());
+            let credential = &exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.target_credential;
+            return if credential.expose { Ok(()) } else { headers::conceal(head, &credential.injection) };
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS
             && !(exchange.target.wants_tunnel && is_websocket(&head.headers))
@@ -246,6 +251,11 @@ impl ProxyHttp for EdgeProxy {
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
         if let Err(refusal) = check_framing(session.req_header(), head, admitted.entry.proxy.max_response_body) {
             return Err(exchange.refused(refusal));
+        }
+        headers::collapse_length(head)?;
+        let credential = &admitted.entry.proxy.target_credential;
+        if !credential.expose {
+            headers::conceal(head, &credential.injection)?;
         }
         if head.version != Version::HTTP_2 {
             // The message is ours now, whatever version the target speaks (RFC 9112 section 2.3).
@@ -268,6 +278,19 @@ impl ProxyHttp for EdgeProxy {
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
         exchange.target.last_piece = Some(Instant::now());
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        let credential = &exchange.admitted().ok_or_else(unadmitted)?.entry.proxy.target_credential;
+        if !credential.expose {
+            headers::conceal_in_trailers(trailers, &credential.injection);
+        }
         Ok(None)
     }
 
@@ -399,7 +422,7 @@ impl EdgeProxy {
             mode: proxy.response,
             budget: Arc::clone(&self.lasting.held),
             line: exchange.target.line.clone(),
-            begun: Arc::clone(&exchange.target.begun),
+            signals: Arc::clone(&exchange.target.signals),
             wants_tunnel: exchange.target.wants_tunnel,
             leaving: Arc::clone(&self.leaving),
         };

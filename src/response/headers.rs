@@ -1,9 +1,11 @@
 //! The header of a target's answer: hop-by-hop fields off, the edge's labels on, everything else the target's.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use memchr::memmem;
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 
+use crate::config::model::Injection;
 use crate::fields::{self, Fields};
 use crate::refusal::{
     GRANTED, GRANTED_MESSAGE, NAME, PROXY_CODE, PROXY_MESSAGE, PROXY_STATUS, PROXY_WARNING, REQUEST_ID,
@@ -58,6 +60,74 @@ pub fn via(version: Version) -> HeaderValue {
         Version::HTTP_2 => VIA_2,
         Version::HTTP_10 => HeaderValue::from_static("1.0 requestrocket-edge"),
         _ => VIA_1_1,
+    }
+}
+
+/// Takes the target's credential off an answer whose target sends it back: under the name that it came under, or in the
+/// address of a redirect.
+///
+/// # Errors
+/// Never in practice: what is left of a valid value is valid.
+pub fn conceal(head: &mut ResponseHeader, injection: &Injection) -> Result<()> {
+    for name in echoed(&head.headers, injection) {
+        head.remove_header(name);
+    }
+    let Some(query) = &injection.query else { return Ok(()) };
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let clean = head.headers.get(&name).and_then(|value| without_pair(value.as_bytes(), query.pair.expose()));
+        if let Some(clean) = clean {
+            head.insert_header(name, clean)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for trailers.
+pub fn conceal_in_trailers(trailers: &mut HeaderMap, injection: &Injection) {
+    for name in echoed(trailers, injection) {
+        trailers.remove(name);
+    }
+}
+
+/// The names under which credentials came and come back. Nothing but a look for each name where none does.
+fn echoed<'a>(headers: &HeaderMap, injection: &'a Injection) -> Vec<&'a HeaderName> {
+    let comes_back = |(name, value): &&'a (HeaderName, HeaderValue)| {
+        let mut echoes = headers.get_all(name).iter();
+        // The scheme before it may be written in another way, or left out.
+        let secret = value.as_bytes().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        echoes.any(|echo| memmem::find(echo.as_bytes(), secret).is_some())
+    };
+    injection.headers.iter().filter(comes_back).map(|(name, _)| name).collect()
+}
+
+/// An address without the parameter `pair`, where it has one.
+fn without_pair(address: &[u8], pair: &[u8]) -> Option<HeaderValue> {
+    let found = memmem::find(address, pair)?;
+    let (before, after) = (&address[..found], &address[found + pair.len()..]);
+    let whole = matches!(before.last(), Some(b'?' | b'&')) && matches!(after.first(), None | Some(b'&' | b'#'));
+    if !whole {
+        return None;
+    }
+    // With one of the two signs that set it apart, and with both where it was all of the query.
+    let clean = match after.strip_prefix(b"&") {
+        Some(rest) => [before, rest].concat(),
+        None => [&before[..before.len() - 1], after].concat(),
+    };
+    HeaderValue::from_bytes(&clean).ok()
+}
+
+/// One `Content-Length` of several equal ones (RFC 9110 section 8.6).
+///
+/// # Errors
+/// Never in practice: the value is there already.
+pub fn collapse_length(head: &mut ResponseHeader) -> Result<()> {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (Some(length), Some(_)) => {
+            let length = length.clone();
+            head.insert_header(header::CONTENT_LENGTH, length)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -118,6 +188,8 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::QueryInjection;
+    use crate::secret::Secret;
 
     fn answer(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
         let mut head = ResponseHeader::build(200, None).expect("200 is a status");
@@ -140,6 +212,31 @@ mod tests {
         assert!(!head.headers.contains_key("requestrocket-proxy-warning"));
         let via: Vec<_> = head.headers.get_all("via").iter().collect();
         assert_eq!(via, ["1.1 cdn", "1.1 requestrocket-edge"]);
+    }
+
+    #[test]
+    fn a_credential_that_comes_back_is_taken_off() {
+        let credential = (HeaderName::from_static("x-key"), HeaderValue::from_static("Token s3cret"));
+        let query = QueryInjection { name: "key".into(), pair: Secret::new(b"key=s3cret".to_vec()) };
+        let injection = Injection { headers: vec![credential], query: Some(query) };
+        for (name, value, left) in [
+            ("x-key", "Token s3cret", None),
+            ("x-key", "s3cret", None),
+            ("x-key", "you sent <s3cret>", None),
+            ("x-key", "another", Some("another")),
+            ("x-other", "s3cret", Some("s3cret")),
+            ("location", "/a?key=s3cret", Some("/a")),
+            ("location", "/a?key=s3cret#top", Some("/a#top")),
+            ("location", "https://b/a?x=1&key=s3cret", Some("https://b/a?x=1")),
+            ("location", "/a?key=s3cret&x=1", Some("/a?x=1")),
+            ("location", "/a?x=1&key=s3cret&y=2", Some("/a?x=1&y=2")),
+            ("location", "/a?key=s3cret-of-another", Some("/a?key=s3cret-of-another")),
+            ("location", "/a?monkey=s3cret", Some("/a?monkey=s3cret")),
+        ] {
+            let mut head = answer(&[(name, value)]);
+            conceal(&mut head, &injection).expect("what is left is valid");
+            assert_eq!(head.headers.get(name).and_then(|value| value.to_str().ok()), left, "{name}: {value}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ use super::budget::{Budget, Reservation};
 use crate::config::model::ResponseMode;
 use crate::upstream::pacing::{self, Line, Pacer};
 
+/// Pieces of an upload that Pingora queues towards an HTTP/1.1 target (`TASK_BUFFER_SIZE`), less one to be sure.
+const PIPE: usize = 3;
 /// The slowest that a client may take an answer, in bytes a second, on top of its write timeout: what is held counts
 /// against everybody's memory, and what is passed on keeps a connection to the target.
 const MIN_TAKE_RATE: u64 = 16 * 1024;
@@ -99,12 +101,20 @@ pub struct Terms {
     pub budget: Arc<Budget>,
     /// The connection to the target, to pace an upload by.
     pub line: Line,
-    /// Whether the request header of the current attempt is on its way. Cleared before each.
-    pub begun: Arc<AtomicBool>,
+    pub signals: Arc<Signals>,
     /// Whether the client asked for a WebSocket.
     pub wants_tunnel: bool,
     /// The process is about to leave: the connection ends with this answer.
     pub leaving: Arc<AtomicBool>,
+}
+
+/// What the held session and Pingora's phases tell each other.
+#[derive(Default)]
+pub struct Signals {
+    /// Whether the request header of the current attempt is on its way. Cleared before each.
+    pub begun: AtomicBool,
+    /// The next empty piece of the request body stands for its end.
+    pub ended: AtomicBool,
 }
 
 /// Where the client's own session is returned to when the exchange is over.
@@ -130,6 +140,8 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
         passed: 0,
         taking: Duration::ZERO,
         pacer: Pacer::new(terms.line.clone()),
+        pieces: 0,
+        ending: Ending::Reported,
         terms,
     }));
     slot
@@ -175,6 +187,24 @@ struct HeldSession {
     /// How long the client took to take them.
     taking: Duration,
     pacer: Pacer,
+    /// How many pieces of the request body have been handed on.
+    pieces: usize,
+    ending: Ending,
+}
+
+/// How Pingora learns that the request body has ended.
+///
+/// Once it knows, it polls this session, and with it the clock, only while its queue to the target has room. A last piece
+/// that fills the queue would stop the clock for as long as the target is silent. So after as many pieces as may fill it,
+/// the end goes to the target as a piece of its own ([`Signals::ended`]), and to Pingora only with the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// With the last piece, as it comes.
+    Reported,
+    /// The last piece is out, the end is not.
+    Owed,
+    /// The target has it.
+    Passed,
 }
 
 /// An answer that is complete only in here.
@@ -228,6 +258,13 @@ impl HeldSession {
             self.stage = Stage::Answer;
             self.due = Instant::now() + self.terms.timeout.saturating_sub(self.connecting);
         }
+    }
+
+    /// The piece that stands for the end of the request body.
+    fn pass_end(&mut self) -> Bytes {
+        self.ending = Ending::Passed;
+        self.terms.signals.ended.store(true, Ordering::Relaxed);
+        Bytes::new()
     }
 
     fn renew(&mut self) {
@@ -439,7 +476,13 @@ impl CustomSession for HeldSession {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if self.stage == Stage::Done {
+            if self.ending != Ending::Reported && !no_body_expected {
+                return Ok(None);
+            }
             return self.client_mut().read_body_or_idle(no_body_expected).await;
+        }
+        if self.ending == Ending::Owed {
+            return Ok(Some(self.pass_end()));
         }
         if self.stage == Stage::Upload {
             self.await_room().await?;
@@ -453,13 +496,20 @@ impl CustomSession for HeldSession {
         // What has arrived comes before the clock: a client whose pieces waited in our own queue is not a silent one.
         let read = tokio::select! {
             biased;
-            read = client.read_body_or_idle(no_body_expected) => read?,
+            read = client.read_body_or_idle(no_body_expected || self.ending == Ending::Passed) => read?,
             () = clock => return Err(self.overdue()),
         };
         self.pacer.handed(read.as_ref().map_or(0, Bytes::len));
+        self.pieces += 1;
         self.renew();
         if self.stage == Stage::Upload && self.client_mut().is_body_done() {
             self.upload_ended();
+            if self.pieces >= PIPE && self.terms.line.is_known() {
+                self.ending = Ending::Owed;
+                if read.is_none() {
+                    return Ok(Some(self.pass_end()));
+                }
+            }
         }
         Ok(read)
     }
@@ -467,17 +517,21 @@ impl CustomSession for HeldSession {
     /// Pingora calls this when the request header is on its way to the target: connecting is over.
     fn enable_retry_buffering(&mut self) {
         self.connecting = self.terms.started.elapsed();
-        self.terms.begun.store(true, Ordering::Relaxed);
+        self.terms.signals.begun.store(true, Ordering::Relaxed);
         self.client_mut().enable_retry_buffering();
     }
 
     /// Once a request for a tunnel is under way, its missing body is not reported: Pingora would pass the end of it on, and
     /// where the target's 101 is faster, that end would end the tunnel.
     fn is_body_empty(&mut self) -> bool {
-        !(self.terms.wants_tunnel && self.terms.begun.load(Ordering::Relaxed)) && self.client_mut().is_body_empty()
+        !(self.terms.wants_tunnel && self.terms.signals.begun.load(Ordering::Relaxed))
+            && self.client_mut().is_body_empty()
     }
 
     fn is_body_done(&mut self) -> bool {
+        if self.ending != Ending::Reported {
+            return self.stage == Stage::Done;
+        }
         let done = self.client_mut().is_body_done();
         if done {
             self.upload_ended();

@@ -25,6 +25,11 @@ impl Line {
     pub fn set(&self, socket: Option<Arc<SocketDigest>>) {
         *self.0.lock() = socket;
     }
+
+    /// Whether there is one, which there is for HTTP/1.1 alone.
+    pub fn is_known(&self) -> bool {
+        self.0.lock().is_some()
+    }
 }
 
 /// Paces one upload.

@@ -26,8 +26,8 @@ const READ_BACKSTOP: Duration = Duration::from_secs(60);
 pub struct Peers {
     tls: Option<PeerTls>,
     http: TargetHttp,
-    /// Keeps connections apart that differ in target, TLS settings or target credential: some servers bind what they know
-    /// of a client to the connection, and Pingora's own key leaves the CA out.
+    /// Keeps connections apart that differ in target, TLS settings or target credential, a renewed secret included: some
+    /// servers bind what they know of a client to the connection, and Pingora's own key leaves the CA out.
     group: u64,
     idle_timeout: Duration,
 }
@@ -54,10 +54,12 @@ impl Peers {
     /// Prepares the peers of `target` for requests that carry `credential`.
     pub fn new(target: &Target, credential: &TargetCredential, idle_timeout: Duration) -> Self {
         let tls = target.tls.as_ref();
+        let secrets =
+            (&credential.injection.headers, credential.injection.query.as_ref().map(|query| query.pair.expose()));
         Self {
             tls: tls.map(PeerTls::new),
             http: target.http,
-            group: group_key(&(&*target.id, tls.map(|tls| tls.fingerprint), &*credential.id)),
+            group: group_key(&(&*target.id, tls.map(|tls| tls.fingerprint), &*credential.id, secrets)),
             idle_timeout,
         }
     }

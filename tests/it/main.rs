@@ -16,6 +16,7 @@ mod access_log;
 mod accounts;
 mod admin;
 mod certificates;
+mod chaos;
 mod cli;
 mod contract;
 mod credentials;

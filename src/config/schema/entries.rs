@@ -170,28 +170,40 @@ fn target_credential() -> Object {
         Key::new("username", username(), "The user name that goes with the password of `basic`."),
         Key::new("headers", Shape::Headers, "Headers of your own with their secrets, for `custom`.")
             .like(&json!([{ "X-Key": { "file": "secrets/key" } }])),
+        Key::new("expose", flag(), "true: the target may send its credential back in the header of an answer."),
     ];
     keys.extend(scope());
+    let hidden = ("expose", false.into());
     let none = |word| Type { word, takes: &[], requires: &[], defaults: Vec::new(), unless: "" };
     let bearer = |word| Type {
-        takes: &["secret", "prefix"],
+        takes: &["secret", "prefix", "expose"],
         requires: &["secret"],
-        defaults: vec![("prefix", "Bearer".into())],
+        defaults: vec![("prefix", "Bearer".into()), hidden.clone()],
         ..none(word)
     };
     Object::new("targetCredential", &injection::KEYS, keys)
         .typed(vec![
             bearer("bearer"),
             Type {
-                takes: &["secret", "prefix", "header", "query"],
+                takes: &["secret", "prefix", "header", "query", "expose"],
                 requires: &["secret"],
                 defaults: vec![("prefix", "".into()), ("header", "Authorization".into())],
                 unless: "query",
                 ..none("api_key")
             },
-            Type { takes: &["secret", "username"], requires: &["secret", "username"], ..none("basic") },
+            Type {
+                takes: &["secret", "username", "expose"],
+                requires: &["secret", "username"],
+                defaults: vec![hidden.clone()],
+                ..none("basic")
+            },
             bearer("jwt"),
-            Type { takes: &["headers"], requires: &["headers"], ..none("custom") },
+            Type {
+                takes: &["headers", "expose"],
+                requires: &["headers"],
+                defaults: vec![hidden.clone()],
+                ..none("custom")
+            },
             none("none"),
         ])
         .and(&json!({

@@ -257,8 +257,12 @@ where
 impl Stream {
     /// Reads the request body to its end.
     pub async fn read(&mut self) -> Vec<u8> {
-        let mut body = Vec::new();
-        while let Some(Ok(data)) = self.body.data().await {
+        let (mut body, mut complete) = (Vec::new(), true);
+        while let Some(data) = self.body.data().await {
+            let Ok(data) = data else {
+                complete = false;
+                break;
+            };
             let _ = self.body.flow_control().release_capacity(data.len());
             body.extend_from_slice(&data);
         }
@@ -267,7 +271,7 @@ impl Stream {
             let recorded = &mut events.requests[self.at];
             recorded.body = body.clone();
             recorded.trailers = pairs(&trailers);
-            recorded.complete = true;
+            recorded.complete = complete;
         });
         body
     }

@@ -6,6 +6,7 @@ pub mod dns;
 pub mod edge;
 pub mod frames;
 pub mod h2;
+pub mod h2_target;
 pub mod llhttp;
 pub mod nginx;
 pub mod notify;
