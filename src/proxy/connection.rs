@@ -235,8 +235,11 @@ impl ServerApp for Gate {
             () = left(shutdown, LAST_MOMENT) => return None,
         };
         let connection = Arc::new(greeted.connection);
-        let attended =
-            Attended { gate: Arc::clone(self), connection: Arc::clone(&connection), cleartext_http2: greeted.cleartext };
+        let attended = Attended {
+            gate: Arc::clone(self),
+            connection: Arc::clone(&connection),
+            cleartext_http2: greeted.cleartext,
+        };
         if !greeted.http2 {
             attended.http1(greeted.stream, shutdown).await;
             return None;
@@ -280,7 +283,8 @@ impl Attended {
         loop {
             let first = settings.is_none();
             // What Pingora may have read too far is a beginning already, which it alone knows.
-            let start = if between_requests { Some(self.next_request(&mut client, first, shutdown).await?) } else { None };
+            let start =
+                if between_requests { Some(self.next_request(&mut client, first, shutdown).await?) } else { None };
             let mut session = ServerSession::new_http1(client);
             match settings.take() {
                 Some(settings) => settings.apply_to_session(&mut session),

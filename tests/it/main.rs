@@ -36,6 +36,7 @@ mod retries;
 mod review;
 mod rules;
 mod secrecy;
+mod slow;
 mod smuggling;
 mod streams;
 mod systemd;
