@@ -6,6 +6,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . lib/setup.sh
 need openssl openssl
 need slowhttptest slowhttptest
-# As many descriptors as idle clients; without the right to, there are fewer.
-ulimit -n 20000 2>/dev/null || true
 measure slow 600

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -331,6 +332,14 @@ class Steady:
 def percentile(values, part):
     values = sorted(values)
     return values[min(len(values) - 1, int(part * len(values)))]
+
+
+def usual_p99(requests, width):
+    """The median of the 99th percentiles of windows of so many seconds: what others do on the machine comes and goes."""
+    windows = {}
+    for due, _, seconds, _ in requests:
+        windows.setdefault(due // width, []).append(seconds)
+    return statistics.median(percentile(window, 0.99) for window in windows.values()) if windows else 0.0
 
 
 def print_failures(results):

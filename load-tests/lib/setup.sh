@@ -40,4 +40,4 @@ elif [[ $EDGE_BIN != /* ]]; then
 fi
 export EDGE_BIN
 # Hundreds of connections, and as many to the target.
-ulimit -n 4096 2>/dev/null || true
+ulimit -S -n 4096 2>/dev/null || true

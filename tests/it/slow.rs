@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tokio::net::TcpSocket;
+
 use crate::harness::request::chunked;
 use crate::harness::{Connection, Edge, Origin, PATIENCE, eventually, ms, pattern, within};
 
@@ -13,15 +15,16 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// A client with a window of nothing (SETTINGS_INITIAL_WINDOW_SIZE), and its request.
-fn shut_window() -> Vec<u8> {
+/// An HTTP/2 client that lets so much through at first (SETTINGS_INITIAL_WINDOW_SIZE), and its request.
+fn request_with_window(size: u16) -> Vec<u8> {
+    let window = [&[0, 4, 0, 0][..], &size.to_be_bytes()].concat();
     let mut block = vec![0x82, 0x86]; // GET, http
     for (name, value) in [(&[0x04][..], "/api/demo/big"), (&[0x01], "edge.test"), (&[0x0f, 0x08], "Bearer k1")] {
         block.extend(name);
         block.push(u8::try_from(value.len()).expect("short"));
         block.extend(value.as_bytes());
     }
-    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]), &frame(1, 5, 1, &block)].concat()
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &window), &frame(1, 5, 1, &block)].concat()
 }
 
 #[tokio::test]
@@ -71,7 +74,7 @@ async fn an_http2_client_that_lets_nothing_through_is_ended_and_frees_the_target
     let mut shut = Vec::new();
     for _ in 0..5 {
         let mut client = edge.connect().await;
-        client.send(shut_window()).await;
+        client.send(request_with_window(0)).await;
         shut.push(client);
     }
     origin.until("their requests", |events| events.requests.len() == 5).await;
@@ -82,6 +85,42 @@ async fn an_http2_client_that_lets_nothing_through_is_ended_and_frees_the_target
     })
     .await;
     edge.get("/api/demo/big").bearer("k1").await.expect_granted(200);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_leaves_little_with_the_kernel() {
+    const SIZE: usize = 5 << 20;
+    let origin = Origin::saying(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n{}", "x".repeat(SIZE))).await;
+    let edge = Edge::to(&origin).edge("limits: { write_timeout: 500ms }").start().await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(10_000).expect("a TCP socket");
+    let mut client = Connection::over(socket.connect(edge.address()).await.expect("the edge listens"));
+    client.send(edge.get("/api/demo/big").bearer("k1").head()).await;
+    origin.until("the request", |events| events.requests.len() == 1).await;
+    eventually("the client is let go", async || edge.metric("requestrocket_client_connections").await == Some(0.0))
+        .await;
+    // What was on its way is still to be had. Left to itself the kernel would take some 3 MB of it.
+    let left = client.rest().await.len();
+    assert!(left < 1_000_000, "{left} bytes");
+}
+
+#[tokio::test]
+async fn an_http2_client_that_takes_no_notice_does_not_hold_up_a_drain() {
+    let origin = Origin::replying(200).await;
+    let yaml = "limits: { write_timeout: 1s }\nshutdown: { drain: 60s }";
+    let mut edge = Edge::to(&origin).http2().edge(yaml).start().await;
+    let mut mute = edge.connect().await;
+    mute.send(request_with_window(1000)).await;
+    origin.until("its request", |events| events.requests.len() == 1).await;
+    let mut silent = edge.connect().await;
+    silent.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.send(frame(4, 0, 0, &[])).await;
+    silent.bytes(9).await;
+    let asked = Instant::now();
+    edge.signal("TERM");
+    // Neither answers the PING that comes with GOAWAY.
+    assert_eq!(edge.exited().await, Some(0));
+    assert!(asked.elapsed() < ms(15_000), "left after {:?}", asked.elapsed());
+    assert!(!edge.stderr().contains("still connected"), "{}", edge.stderr());
 }
 
 #[tokio::test]
