@@ -7,6 +7,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Log targets of this crate.
 const OURS: &str = "requestrocket_edge";
+/// Log targets that tell, at any level, of what single requests and connections come to.
+const PASSING: [&str; 3] = ["pingora_proxy", "pingora_core::apps", "pingora_core::connectors"];
 
 /// Starts logging. Call once.
 pub fn start() {
@@ -41,9 +43,9 @@ struct Discreet {
 impl Log for Discreet {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let ours = metadata.target().starts_with(OURS);
-        // Every stranger who hangs up within a header is an error to Pingora, and its address in no line.
-        let strangers =
-            metadata.target().starts_with("pingora_proxy") || metadata.target().starts_with("pingora_core::apps");
+        // To Pingora every stranger who hangs up within a header is an error, and so is a kept connection to a target that
+        // is asked for in the moment in which it is put back.
+        let strangers = PASSING.iter().any(|passing| metadata.target().starts_with(passing));
         (ours || metadata.level() <= Level::Warn && !strangers) && self.filter.enabled(metadata)
     }
 
@@ -55,5 +57,28 @@ impl Log for Discreet {
 
     fn flush(&self) {
         self.logger.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_library_tells_what_passes_through() {
+        let filter = FilterBuilder::new().parse("trace").build();
+        let logger = Discreet { logger: env_logger::Builder::new().build(), filter };
+        for (target, level, told) in [
+            ("requestrocket_edge::reload", Level::Info, true),
+            ("requestrocket_edge::proxy", Level::Debug, true),
+            ("pingora_core::services::listening", Level::Error, true),
+            ("pingora_core::services::listening", Level::Info, false),
+            ("pingora_core::connectors", Level::Error, false),
+            ("pingora_core::apps", Level::Error, false),
+            ("pingora_proxy", Level::Error, false),
+        ] {
+            let metadata = Metadata::builder().target(target).level(level).build();
+            assert_eq!(logger.enabled(&metadata), told, "{target} {level}");
+        }
     }
 }

@@ -24,13 +24,12 @@ import struct
 import sys
 import time
 
+from wire import (
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_PUSH, NO_TABLE, PADDED, PING, PREFACE, PRIORITY, REFUSED_STREAM,
+    RST_STREAM, SETTINGS, STATUS, WINDOW, frame, settings, split, text, window_update,
+)
+
 TIMEOUT = 15.0
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32
-REFUSED_STREAM = 7
-# The static table of HPACK (RFC 7541 appendix A); a table of our own is forbidden by a setting.
-STATUS = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}
 BODY = b"x" * 700
 
 # Kind of worker: protocol, whether the connection is kept, pause between requests in seconds (from, to).
@@ -215,16 +214,6 @@ async def worker_h1(load, name, keep, pause):
 # ---- HTTP/2
 
 
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-def text(value):
-    value = value.encode()
-    assert len(value) < 127
-    return bytes([len(value)]) + value
-
-
 class Connection:
     """One HTTP/2 connection, with prior knowledge."""
 
@@ -236,8 +225,7 @@ class Connection:
         self.usable = True
         self.consumed = 0
         self.out = b""
-        settings = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, 1 << 24)
-        self.write(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30)))
+        self.write(PREFACE + settings(NO_TABLE, NO_PUSH, WINDOW) + window_update(0, 1 << 30))
         self.reader = asyncio.ensure_future(self.read())
 
     def write(self, data):
@@ -277,14 +265,9 @@ class Connection:
 
     def take(self, piece):
         self.received += piece
-        while len(self.received) >= 9:
-            length = int.from_bytes(self.received[:3], "big")
-            if len(self.received) < 9 + length:
-                return
-            kind, flags, stream = struct.unpack(">BBI", self.received[3:9])
-            payload = self.received[9 : 9 + length]
-            self.received = self.received[9 + length :]
-            self.frame(kind, flags, stream, payload)
+        while first := split(self.received):
+            *received, self.received = first
+            self.frame(*received)
 
     def frame(self, kind, flags, stream, payload):
         if kind == SETTINGS and not flags & ACK:
@@ -307,7 +290,7 @@ class Connection:
         elif kind == DATA:
             self.consumed += len(payload)
             if self.consumed > 1 << 20:
-                self.write(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self.consumed)))
+                self.write(window_update(0, self.consumed))
                 self.consumed = 0
             if stream in self.streams:
                 assert not flags & PADDED

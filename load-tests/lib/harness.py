@@ -9,9 +9,11 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -116,12 +118,14 @@ class Bench:
         return process
 
     def origin(self):
-        """A target that answers at once, with the credential it got and the path; `/…/slow` takes three seconds."""
+        """A target that answers at once, with the credential it got and the path; `/…/slow` takes three seconds,
+        `/…/big` has 5 MB, `/a/takes` takes the whole request first."""
         port = free_port()
         folder = self.folder / "origin"
         for name in ("a", "b"):
             (folder / name).mkdir(parents=True)
             (folder / name / "slow").write_text("x" * 300_000)
+            (folder / name / "big").write_text("x" * 5_000_000)
         temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         (folder / "nginx.conf").write_text(
             f"""daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log warn;
@@ -129,8 +133,10 @@ class Bench:
             http {{
               access_log off; default_type text/plain; keepalive_requests 1000000000; {temporary}
               server {{
-                listen 127.0.0.1:{port};
+                listen 127.0.0.1:{port} backlog=4096;
                 location / {{ return 200 "$http_authorization $uri"; }}
+                location ~ /big$ {{ root {folder}; }}
+                location /a/takes {{ proxy_pass http://127.0.0.1:{port}/; }}
                 location ~ /slow$ {{ root {folder}; limit_rate 100k; error_page 405 =200 $uri; }}
               }}
             }}"""
@@ -182,6 +188,11 @@ access_log: {{ path: {access_log} }}
         shutil.copy(source, new)
         new.rename(self.binary)
 
+    def listener(self, listener):
+        """One more, before the start."""
+        main = self.folder / "edge.yaml"
+        main.write_text(main.read_text().replace("listeners:\n", f"listeners:\n  - {listener}\n", 1))
+
     def fragment(self, name, text):
         write(self.fragments / f"{name}.yaml", text)
 
@@ -229,6 +240,16 @@ access_log: {{ path: {access_log} }}
 
     def descriptors(self):
         return int(self.metric("process_open_fds"))  # of a process that cannot be dumped, /proc tells root alone
+
+
+def certificate(folder):
+    """A throw-away certificate, as the configuration names it."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=edge.test"]
+        + ["-addext", "subjectAltName=DNS:edge.test,IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "chain.pem"],
+        check=True, capture_output=True,
+    )
+    return "{ chain: chain.pem, key: key.pem }"
 
 
 def listens(pid, port):
@@ -282,6 +303,43 @@ class Load:
         if self.process.returncode != 0:
             raise SystemExit("the load broke off")
         return json.loads(out)
+
+
+class Steady:
+    """Requests at a steady rate in a process of their own; what became of each, by when it was due."""
+
+    def __init__(self, bench, port, rate, connections, target):
+        command = [sys.executable, HERE / "steady.py", port, rate, connections, target]
+        self.process = bench.start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.results = []  # due, status, seconds, told when to come again
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            due, status, seconds, told = line.split()
+            self.results.append((float(due), int(status), float(seconds), told == "1"))
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.reader.join(10)
+
+    def due(self, since, until):
+        return [result for result in self.results if since <= result[0] < until]
+
+
+def percentile(values, part):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(part * len(values)))]
+
+
+def usual_p99(requests, width):
+    """The median of the 99th percentiles of windows of so many seconds: what others do on the machine comes and goes."""
+    windows = {}
+    for due, _, seconds, _ in requests:
+        windows.setdefault(due // width, []).append(seconds)
+    return statistics.median(percentile(window, 0.99) for window in windows.values()) if windows else 0.0
 
 
 def print_failures(results):

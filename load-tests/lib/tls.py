@@ -4,7 +4,7 @@ import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
 
-from harness import FRAGMENT, Bench, Edge, Table, free_port
+from harness import FRAGMENT, Bench, Edge, Table, certificate, free_port
 
 STRONG = re.compile(r"TLS_(AES|CHACHA20)_.*|ECDHE-(RSA|ECDSA)-(AES\d+-GCM|CHACHA20)-.*")  # the rest is CBC, or gives the past away with the key
 
@@ -12,14 +12,7 @@ with Bench() as bench:
     table = Table("what a TLS listener offers")
     edge = Edge(bench)
     port = free_port()
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=edge.test"]
-        + ["-addext", "subjectAltName=DNS:edge.test,IP:127.0.0.1", "-keyout", edge.folder / "key.pem", "-out", edge.folder / "chain.pem"],
-        check=True, capture_output=True,
-    )
-    main = edge.folder / "edge.yaml"
-    listener = f'  - {{ address: "127.0.0.1:{port}", tls: {{ certificates: [ {{ chain: chain.pem, key: key.pem }} ] }} }}\n'
-    main.write_text(main.read_text().replace("listeners:\n", "listeners:\n" + listener))
+    edge.listener(f'{{ address: "127.0.0.1:{port}", tls: {{ certificates: [ {certificate(edge.folder)} ] }} }}')
     edge.fragment("p", FRAGMENT.replace("ORIGIN", str(bench.origin())))
     edge.start()
     report = bench.folder / "report.xml"

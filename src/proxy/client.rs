@@ -56,10 +56,10 @@ impl Client {
         // What was looked at to tell HTTP/2 comes by itself, with the rest right behind it. Pending is no news: whoever asks
         // next says again that it wants to be woken.
         let read = room.filled().len();
-        if (1..=PREFACE_START.len()).contains(&read) {
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(context, &mut room) {
-                return Poll::Ready(Err(error));
-            }
+        if (1..=PREFACE_START.len()).contains(&read)
+            && let Poll::Ready(more) = Pin::new(&mut self.stream).poll_read(context, &mut room)
+        {
+            more?;
         }
         let mut start = BytesMut::with_capacity(FIRST_READ);
         start.extend_from_slice(room.filled());

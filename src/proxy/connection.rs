@@ -5,9 +5,10 @@
 //! a connection whose next step does not come in time is dropped.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -59,6 +60,8 @@ pub struct Connection {
     headers: AtomicU64,
     /// HTTP/1: the length of the current request's body; [`UNKNOWN`] unless it was announced.
     body: AtomicU64,
+    /// Requests under way on it, and since when there is none.
+    under_way: Mutex<(usize, Instant)>,
     /// The connection itself, between a failed exchange and its next request.
     kept: Mutex<Option<ReusedHttpStream>>,
 }
@@ -68,7 +71,8 @@ impl Connection {
         let peer = peer.to_canonical();
         let forwarded_for = HeaderValue::try_from(peer.to_string()).expect("an address is plain ASCII");
         let (headers, body) = (AtomicU64::new(0), AtomicU64::new(UNKNOWN));
-        Self { peer, forwarded_for, tls, headers, body, kept: Mutex::new(None) }
+        let under_way = Mutex::new((0, Instant::now()));
+        Self { peer, forwarded_for, tls, headers, body, under_way, kept: Mutex::new(None) }
     }
 
     /// Takes note of how long the body of an HTTP/1 request will be.
@@ -86,11 +90,44 @@ impl Connection {
         *self.kept.lock() = Some(stream);
     }
 
-    /// The connection of the task that this is called in, to be called once for each header that has arrived.
-    pub fn with_new_header() -> Option<Arc<Self>> {
+    /// A request on the connection of the task that this is called in, to be called once for each header that has arrived.
+    pub fn with_new_header() -> Option<OnConnection> {
         let connection = CURRENT.try_with(Arc::clone).ok()?;
         connection.headers.fetch_add(1, Ordering::Relaxed);
-        Some(connection)
+        connection.under_way.lock().0 += 1;
+        Some(OnConnection(connection))
+    }
+
+    /// Waits until the daemon leaves, and nothing has been under way for `patience`: GOAWAY and PING are out, and this client
+    /// takes notice of neither, nor of an answer.
+    async fn ignores_leaving(&self, shutdown: &ShutdownWatch, patience: Duration) {
+        left(shutdown, LAST_MOMENT).await;
+        loop {
+            let (under_way, since) = *self.under_way.lock();
+            let left = if under_way > 0 { patience } else { patience.saturating_sub(since.elapsed()) };
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+}
+
+/// The connection of a request that is under way on it.
+pub struct OnConnection(Arc<Connection>);
+
+impl Deref for OnConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for OnConnection {
+    fn drop(&mut self) {
+        let mut under_way = self.0.under_way.lock();
+        *under_way = (under_way.0 - 1, Instant::now());
     }
 }
 
@@ -105,6 +142,7 @@ pub struct Gate {
     h2: H2Options,
     header_timeout: Duration,
     keepalive_timeout: Duration,
+    write_timeout: Duration,
     /// Clients connected now.
     connections: Arc<AtomicUsize>,
     /// The same by client: a sketch, since strangers are without number.
@@ -131,6 +169,7 @@ impl Gate {
             h2: h2_options(limits),
             header_timeout: limits.header_timeout,
             keepalive_timeout: limits.keepalive_timeout,
+            write_timeout: limits.write_timeout,
             connections,
             by_client: Inflight::new(),
             metrics,
@@ -247,13 +286,19 @@ impl ServerApp for Gate {
         let app = Arc::new(attended);
         let served = app.process_new(greeted.stream, shutdown);
         tokio::pin!(served);
+        let silent = async {
+            tokio::time::sleep(self.header_timeout).await;
+            // No stream in all this time: silent after the handshake or the preface.
+            if connection.headers.load(Ordering::Relaxed) > 0 {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             biased;
-            end = &mut served => return end,
-            () = tokio::time::sleep(self.header_timeout) => {}
+            end = &mut served => end,
+            () = silent => None,
+            () = connection.ignores_leaving(shutdown, self.write_timeout) => None,
         }
-        // No stream in all this time: silent after the handshake or the preface.
-        if connection.headers.load(Ordering::Relaxed) == 0 { None } else { served.await }
     }
 
     async fn cleanup(&self) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue};
 
 use super::admission::{Admitted, Known};
-use super::connection::Connection;
+use super::connection::{Connection, OnConnection};
 use crate::refusal::Refusal;
 use crate::response::hold::{Signals, Slot};
 use crate::snapshot::{Entry, Snapshot};
@@ -39,7 +39,7 @@ pub struct Exchange {
     /// Set while a held session stands in for the client's.
     pub slot: Option<Slot>,
     /// The connection it came on.
-    pub connection: Option<Arc<Connection>>,
+    pub connection: Option<OnConnection>,
     pub target: TargetSide,
     pub body_in: u64,
     in_flight: Option<InFlight>,

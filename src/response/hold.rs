@@ -125,8 +125,9 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
     let slot = Slot::default();
     let mut client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
     let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
+    let owed = stage == Stage::Upload && asks_to_continue(&client.req_header().headers);
     let due = match stage {
-        Stage::Upload => terms.started + terms.body_timeout,
+        Stage::Upload if !owed => terms.started + terms.body_timeout,
         _ => terms.started + terms.timeout,
     };
     *session.downstream_session = ServerSession::new_custom(Box::new(HeldSession {
@@ -134,6 +135,7 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
         slot: Arc::clone(&slot),
         connecting: Duration::ZERO,
         stage,
+        owed,
         due,
         clock: None,
         held: None,
@@ -179,6 +181,8 @@ struct HeldSession {
     /// How much of the target's time went into connecting.
     connecting: Duration,
     stage: Stage,
+    /// The client waits for a `100 Continue`: until it comes, or the client goes on without, it is the target that is late.
+    owed: bool,
     due: Instant,
     clock: Option<Pin<Box<Sleep>>>,
     held: Option<Held>,
@@ -293,8 +297,8 @@ impl HeldSession {
 
     fn overdue(&self) -> Box<Error> {
         match self.stage {
-            Stage::Upload => Halt::ClientStalled,
-            Stage::Answer | Stage::Done => Halt::Deadline,
+            Stage::Upload if !self.owed => Halt::ClientStalled,
+            Stage::Upload | Stage::Answer | Stage::Done => Halt::Deadline,
             Stage::Streaming | Stage::Tunnel => Halt::Idle,
         }
         .error()
@@ -303,6 +307,10 @@ impl HeldSession {
     /// Decides over a response header: `None` when it is held or dropped, otherwise what goes to the client now.
     fn receive_header(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Option<HttpTask> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            if head.status == StatusCode::CONTINUE && self.owed {
+                self.owed = false;
+                self.renew();
+            }
             // HTTP/1.0 knows none, and would take it for the answer (RFC 9110 section 15.2).
             let known = self.client().req_header().version != Version::HTTP_10;
             return known.then_some(HttpTask::Header(head, false));
@@ -433,6 +441,10 @@ fn body_size(task: &HttpTask) -> usize {
     }
 }
 
+fn asks_to_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Whether an answer makes sense only as it comes: server-sent events, and gRPC, whose trailers carry its status.
 fn is_stream(head: &ResponseHeader) -> bool {
     head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
@@ -501,6 +513,7 @@ impl CustomSession for HeldSession {
         };
         self.pacer.handed(read.as_ref().map_or(0, Bytes::len));
         self.pieces += 1;
+        self.owed = false;
         self.renew();
         if self.stage == Stage::Upload && self.client_mut().is_body_done() {
             self.upload_ended();

@@ -39,6 +39,7 @@ mod retries;
 mod review;
 mod rules;
 mod secrecy;
+mod slow;
 mod smuggling;
 mod streams;
 mod systemd;

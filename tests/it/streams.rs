@@ -72,6 +72,34 @@ async fn a_target_may_refuse_instead_of_saying_continue() {
 }
 
 #[tokio::test]
+async fn whoever_is_silent_before_an_expected_body_is_the_one_to_blame() {
+    const HEAD: &str = "POST /api/demo/x HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer k1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let silent = Origin::silent().await;
+    let continues = Origin::scripted(|mut peer| async move {
+        peer.head().await;
+        peer.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+        peer.silence().await;
+    })
+    .await;
+    // The target neither asks for the body nor answers. It has its time, however little the client would have.
+    let edge = Edge::to(&silent).proxy("timeout: 1s").edge("limits: { body_timeout: 300ms }").start().await;
+    let mut client = edge.connect().await;
+    client.send(HEAD).await;
+    let answer = client.answer().await;
+    let message = "Target did not respond within 1 seconds";
+    answer.expect_refusal(504, "proxy-access-granted", message, "http_response_timeout");
+    // The client does not wait, and stops; or it is asked to go on, and does not.
+    let asked = Edge::to(&continues).proxy("timeout: 10s").edge("limits: { body_timeout: 300ms }").start().await;
+    for (edge, part) in [(&edge, "he"), (&asked, "")] {
+        let mut client = edge.connect().await;
+        client.send(HEAD).await.send(part).await;
+        let answer = client.answer().await;
+        let message = "Request body was not received in time";
+        answer.expect_refusal(408, "proxy-access-granted", message, "http_request_error").expect_within(ms(5000));
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_is_a_tunnel_after_101() {
     let origin = Origin::scripted(echo_after_upgrade).await;
     let edge = Edge::to(&origin).proxy("timeout: 300ms").start().await;
