@@ -16,7 +16,7 @@ from check import check
 from measure import Broken, h2load, handshakes, idle_clients, paced, proportional, spent, status, wrk
 from peers import PEERS, Certificates, EdgePeer, Origin, World, on, request, version_of
 
-SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
+SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))  # whole ones: wrk and h2load know no others
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 WANTED = [name for name in os.environ.get("BENCH_SCENARIOS", "").replace(" ", "").split(",") if name]
 OUT = pathlib.Path(os.environ.get("BENCH_OUT", pathlib.Path(__file__).resolve().parent / "results"))
@@ -74,7 +74,7 @@ class Run:
         results = self.results.setdefault(scenario, {})
         names = list(subjects)
         for name in names if warm else ():
-            measure(subjects[name], min(SECONDS, 0.5) if SECONDS < 2 else 1)
+            measure(subjects[name], 1)
         for number in range(rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
@@ -85,8 +85,7 @@ class Run:
     def by_wrk(self, scenario, requests, kinds=PEERS, connections=CONNECTIONS, tls=False, rounds=ROUNDS, **more):
         def measure(peer, seconds):
             url = f"https://127.0.0.1:{peer.tls_port}/" if tls else f"http://127.0.0.1:{peer.port}/"
-            # wrk counts whole seconds.
-            return spent(peer, lambda: wrk(url, requests, max(1, round(seconds)), connections, LOAD), **more)
+            return spent(peer, lambda: wrk(url, requests, seconds, connections, LOAD), **more)
 
         self.rounds(scenario, {kind.name: self.peer(kind) for kind in kinds}, measure, rounds)
 
@@ -177,7 +176,7 @@ def proxies(run):
 
     def measure(peer, seconds):
         url = f"http://127.0.0.1:{peer.port}/"
-        return spent(peer, lambda: wrk(url, requests[id(peer)], max(1, round(seconds)), CONNECTIONS, LOAD))
+        return spent(peer, lambda: wrk(url, requests[id(peer)], seconds, CONNECTIONS, LOAD))
 
     run.rounds("proxies", subjects, measure, max(ROUNDS, 2 * ROUNDS - 1))
     for peer in subjects.values():
@@ -189,7 +188,7 @@ def reloads(run):
     subjects = {kind.name: run.started(kind) for kind in JOBS}
 
     def measure(peer, seconds):
-        url, seconds = f"http://127.0.0.1:{peer.port}/", max(3, round(seconds))
+        url, seconds = f"http://127.0.0.1:{peer.port}/", max(3, seconds)
 
         def load():
             def reload():
@@ -222,7 +221,7 @@ def two_threads(run):
 
     def measure(peer, seconds):
         url = f"http://127.0.0.1:{peer.port}/"
-        return spent(peer, lambda: wrk(url, requests, max(1, round(seconds)), CONNECTIONS, cores))
+        return spent(peer, lambda: wrk(url, requests, seconds, CONNECTIONS, cores))
 
     run.rounds("two_threads", subjects, measure)
     for peer in subjects.values():

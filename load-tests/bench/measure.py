@@ -95,14 +95,14 @@ def generate(command, cores, given=None, timeout=120):
 def wrk(url, requests, seconds, connections, cores):
     """Kept connections, or new ones where the requests say so; all of them always busy."""
     script = [HERE / "wrk.lua", url, "--", requests]
-    out = generate(["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", *script], cores)
+    out = generate(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", *script], cores)
     return json.loads(re.search(r"^RESULT (.*)$", out, re.M)[1])
 
 
 def h2load(port, paths, token, cores, clients, streams=1, seconds=None, count=None, tls=True):
     """HTTP/2 over TLS, or HTTP/1.1 in the clear for a given count."""
     scheme = "https" if tls else "http"
-    many = ["-D", f"{seconds:g}"] if count is None else ["-n", count]
+    many = ["-D", seconds] if count is None else ["-n", count]
     protocol = ["-m", streams, "--npn-list", "h2"] if tls else ["--h1"]
     uris = [f"{scheme}://{NAME}:{port}{path}" for path in paths]
     connect = ["--connect-to", f"127.0.0.1:{port}"] if tls else []
