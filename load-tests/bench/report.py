@@ -35,7 +35,7 @@ def machine():
     model = re.search(r"^model name\s*: (.*)$", info, re.M)
     memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())[1]) / 1024 / 1024
     cores = len(re.findall(r"^processor\s*:", info, re.M))
-    return f"{cores} cores ({model[1] if model else platform.machine()}), {memory:.0f} GiB, Linux {platform.release()}"
+    return f"{cores} cores ({model[1] if model else platform.machine()}), {memory:.0f} GiB, Linux {platform.release().split('-')[0]}"
 
 
 COLUMNS = (
