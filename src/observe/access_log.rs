@@ -235,7 +235,7 @@ impl Composer {
         self.line.clear();
         self.line.shrink_to(LONGEST_TEXT * 4);
         self.line.extend_from_slice(b"{\"time\":\"");
-        self.push_time(Timestamp::now());
+        self.push_time(Timestamp::try_from(record.time).unwrap_or_default());
         self.line.push(b'"');
         self.push("request_id", record.request_id)?;
         self.push("region", region)?;
@@ -391,6 +391,7 @@ fn shortened(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+    use std::time::SystemTime;
 
     use http::{Method, Version};
 
@@ -398,6 +399,7 @@ mod tests {
 
     fn record<'a>(query: &'a [u8], path: &'a str) -> Record<'a> {
         Record {
+            time: SystemTime::UNIX_EPOCH,
             request_id: "r1",
             traceparent: None,
             proxy: Some(Cow::Borrowed("users")),

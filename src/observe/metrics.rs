@@ -1,8 +1,8 @@
 //! Metrics for Prometheus. Labels are enums or numbers of a bounded set, never request text: what clients send cannot make
 //! a new series.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Method;

@@ -64,8 +64,8 @@ pub struct Connection {
     headers: AtomicU64,
     /// HTTP/1: the length of the current request's body; [`UNKNOWN`] unless it was announced.
     body: AtomicU64,
-    /// Requests under way on it, and since when there is none.
-    under_way: Mutex<(usize, Instant)>,
+    /// HTTP/2: requests under way on it, and since when there is none.
+    under_way: Option<Mutex<(usize, Instant)>>,
     /// The connection itself, between a failed exchange and its next request.
     kept: Mutex<Option<ReusedHttpStream>>,
     /// Timers of exchanges that are over, for those to come.
@@ -73,11 +73,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(peer: IpAddr, tls: bool) -> Self {
+    fn new(peer: IpAddr, tls: bool, http2: bool) -> Self {
         let peer = peer.to_canonical();
         let forwarded_for = HeaderValue::try_from(peer.to_string()).expect("an address is plain ASCII");
         let (headers, body) = (AtomicU64::new(0), AtomicU64::new(UNKNOWN));
-        let under_way = Mutex::new((0, Instant::now()));
+        let under_way = http2.then(|| Mutex::new((0, Instant::now())));
         let (kept, clock) = (Mutex::new(None), Mutex::new(None));
         Self { peer, forwarded_for, tls, headers, body, under_way, kept, clock }
     }
@@ -111,7 +111,9 @@ impl Connection {
     pub fn with_new_header() -> Option<OnConnection> {
         let connection = CURRENT.try_with(Arc::clone).ok()?;
         connection.headers.fetch_add(1, Ordering::Relaxed);
-        connection.under_way.lock().0 += 1;
+        if let Some(under_way) = &connection.under_way {
+            under_way.lock().0 += 1;
+        }
         Some(OnConnection(connection))
     }
 
@@ -120,7 +122,7 @@ impl Connection {
     async fn ignores_leaving(&self, shutdown: &ShutdownWatch, patience: Duration) {
         left(shutdown, LAST_MOMENT).await;
         loop {
-            let (under_way, since) = *self.under_way.lock();
+            let Some((under_way, since)) = self.under_way.as_ref().map(|under_way| *under_way.lock()) else { return };
             let left = if under_way > 0 { patience } else { patience.saturating_sub(since.elapsed()) };
             if left.is_zero() {
                 return;
@@ -143,8 +145,10 @@ impl Deref for OnConnection {
 
 impl Drop for OnConnection {
     fn drop(&mut self) {
-        let mut under_way = self.0.under_way.lock();
-        *under_way = (under_way.0 - 1, Instant::now());
+        if let Some(under_way) = &self.0.under_way {
+            let mut under_way = under_way.lock();
+            *under_way = (under_way.0 - 1, Instant::now());
+        }
     }
 }
 
@@ -232,12 +236,12 @@ impl Gate {
                 }
             };
             let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-            return Some(Greeted { stream, connection: Connection::new(peer, true), http2, cleartext: false });
+            return Some(Greeted { stream, connection: Connection::new(peer, true, http2), http2, cleartext: false });
         }
         // Three bytes tell; waiting for all 24 would hang on a short HTTP/1.0 request.
         let mut start = [0; PREFACE_START.len()];
         let http2 = http2_cleartext && stream.try_peek(&mut start).await.ok()? && &start == PREFACE_START;
-        Some(Greeted { stream, connection: Connection::new(peer, false), http2, cleartext: http2 })
+        Some(Greeted { stream, connection: Connection::new(peer, false, http2), http2, cleartext: http2 })
     }
 }
 

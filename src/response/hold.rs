@@ -9,8 +9,11 @@
 //! Not raced here, since the loop is elsewhere then: connecting (the peer's connect timeouts), a client that does not take
 //! the answer (the client's write timeout), an HTTP/2 target that does not take the upload (the peer's write timeout).
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -397,11 +400,19 @@ impl HeldSession {
 
     /// Hands tasks to the client's session. Says whether the answer is complete.
     async fn forward(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let began = Instant::now();
-        let end = self.write(tasks).await?;
-        if self.stage == Stage::Answer {
+        let (end, took) = {
+            let mut writing = pin!(self.write(tasks));
+            // Nearly always the client's socket takes it as it comes.
+            match poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
+                Poll::Ready(end) => (end?, Duration::ZERO),
+                Poll::Pending => {
+                    let began = Instant::now();
+                    (writing.await?, began.elapsed())
+                }
+            }
+        };
+        if self.stage == Stage::Answer && !took.is_zero() {
             // What the client took to take it is not the target's time, but it must not take for ever.
-            let took = began.elapsed();
             self.due += took;
             self.taking += took;
             if self.taking > self.terms.write_timeout + Duration::from_secs(self.passed / MIN_TAKE_RATE) {
