@@ -193,9 +193,9 @@ class EdgePeer(Peer):
 
     def start(self):
         self.edge = edge = Edge(self.bench, access_log=self.log)
+        edge.install(self.binary)
         edge.folder.rename(self.folder / "edge")
         edge.folder = self.folder / "edge"
-        edge.install(self.binary)
         edge.fragments, edge.binary, edge.log = edge.folder / "proxies.d", edge.folder / edge.binary.name, edge.folder / "edge.log"
         tls = f"tls: {{ certificates: [ {{ chain: {self.certificates.chain}, key: {self.certificates.key} }} ] }}"
         write(
