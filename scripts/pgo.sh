@@ -94,5 +94,5 @@ echo
 echo "pgo: what it gains, in CPU for each request, beside the build without (\"the edge, other build\"):"
 EDGE_BIN=$place/requestrocket-edge EDGE_OTHER_BIN=$target/release/requestrocket-edge BENCH_PEERS=edge,edge-other \
   BENCH_ROUNDS=5 BENCH_SECONDS=2 BENCH_SCENARIOS=small_get,https_both,http2_in BENCH_OUT=$place/figures bench |
-  tee "$place/gain.log" | awk '/^small GET$/ { seen++ } /^written/ { exit } seen == 2'
+  tee "$place/gain.log" | awk '/^small GET$/ { seen++ } /^written/ { seen++ } seen == 2'
 echo "pgo: built $place/requestrocket-edge"

@@ -72,8 +72,10 @@ class Run:
 
     def rounds(self, scenario, subjects, measure, rounds=ROUNDS, warm=True):
         """Every subject once a round, each round beginning with another; once before, unmeasured, to warm up."""
-        results = self.results.setdefault(scenario, {})
         names = list(subjects)
+        if not names:
+            return  # nobody who was asked for has what this takes
+        results = self.results.setdefault(scenario, {})
         for name in names if warm else ():
             measure(subjects[name], 1)
         for number in range(rounds):
