@@ -338,6 +338,8 @@ def main():
                 print(f"  BROKEN: {broken}", flush=True)
                 run.results.pop(name, None)
                 table.row(title, "broken", "measured", False)
+        for peer in run.fleet.values():
+            peer.stop()  # in good order: a build that is being trained writes what it has learned
         budgets(run.results, table)
         facts = {
             "date": datetime.date.today().isoformat(),
