@@ -8,7 +8,7 @@ TARGET ?= path
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test load-test bench fuzz ci fmt build deb sbom
+.PHONY: help run test load-test bench fuzz ci fmt build pgo deb sbom
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,9 +48,18 @@ build: ## Build the optimised binary, target/release/requestrocket-edge (takes m
 	@scripts/setup.sh build
 	cargo build --locked --release
 
-deb: ## Build the Debian package, target/debian/*.deb (takes minutes); scripts/check-deb.sh tries it
+pgo: ## Build a profile-guided binary, target/pgo/requestrocket-edge, and measure what it gains (takes twenty minutes)
+	@scripts/setup.sh build
+	@scripts/pgo.sh
+
+deb: ## Build the Debian package, target/debian/*.deb (takes minutes), of BINARY=target/pgo/requestrocket-edge if you like
 	@scripts/setup.sh deb
+ifdef BINARY
+	install -D -m 755 $(BINARY) target/release/requestrocket-edge
+	cargo deb --locked --no-build
+else
 	cargo deb --locked
+endif
 
 sbom: ## List what is in the binary, as CycloneDX: target/sbom.cdx.json
 	@scripts/setup.sh sbom

@@ -6,7 +6,9 @@
 //! capital in a name of somebody's own keeps all of it: names are case-insensitive (RFC 9110 section 5.1), but who spells one
 //! so may have a peer that is not.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::{Error, ErrorType, Result};
 
@@ -72,24 +74,57 @@ impl Fields for ResponseHeader {
     }
 }
 
-/// Changes the fields of a request, about `more` of which are new. The request target is to be set afterwards.
+/// Changes the fields of a request, about `more` of which are new, and gives it the request target `line`.
 ///
 /// # Errors
-/// Those of `edit`.
+/// Those of `edit`, and when `line` is no request target.
 pub fn edit_request(
     head: &mut RequestHeader,
+    line: &Bytes,
     more: usize,
     edit: impl FnOnce(&mut dyn Fields) -> Result<()>,
 ) -> Result<()> {
-    if must_keep_spelling(head.case_header_iter().map(|(name, _)| name.as_slice()), &head.headers) {
-        return edit(head);
+    if must_keep_spelling(head) {
+        edit(head)?;
+        return head.set_raw_path(line);
     }
-    let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
-    let mut parts = request::Parts::from(std::mem::replace(head, nothing));
+    let mut parts = take_parts(head);
     parts.headers.reserve(more);
     let edited = edit(&mut parts.headers);
+    // An ordinary one without a copy; Pingora has its own ways with all others.
+    let plain = line.first() == Some(&b'/') && line.is_ascii();
+    let target = if plain { PathAndQuery::from_maybe_shared(line.clone()).ok() } else { None };
+    let target = target.filter(|target| target.as_str().as_bytes() == line).map(Uri::from);
+    let is_set = target.is_some();
+    if let Some(target) = target {
+        parts.uri = target;
+    }
     *head = parts.into();
-    edited
+    edited?;
+    if is_set { Ok(()) } else { head.set_raw_path(line) }
+}
+
+/// Drops the spelling of a request's fields where nobody needs it: what is copied from it for each attempt is less by that.
+pub fn forget_spelling(head: &mut RequestHeader) {
+    // A target in another form than this one is not among the parts.
+    let is_plain = head.raw_path().first() == Some(&b'/') && head.raw_path_is_utf8();
+    if is_plain && head.has_case() && !must_keep_spelling(head) {
+        *head = take_parts(head).into();
+    }
+}
+
+fn take_parts(head: &mut RequestHeader) -> request::Parts {
+    let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
+    std::mem::replace(head, nothing).into()
+}
+
+/// Removes the fields of all names that are `unwanted`.
+pub fn remove_all(fields: &mut dyn Fields, unwanted: impl Fn(&HeaderName) -> bool) {
+    // One look at each that is there is less than one for each that could be.
+    let found: Vec<HeaderName> = fields.map().keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in &found {
+        fields.remove(name);
+    }
 }
 
 /// Changes the fields of an answer, about `more` of which are new.
@@ -101,7 +136,7 @@ pub fn edit_response(
     more: usize,
     edit: impl FnOnce(&mut dyn Fields) -> Result<()>,
 ) -> Result<()> {
-    if must_keep_spelling(head.case_header_iter().map(|(name, _)| name.as_slice()), &head.headers) {
+    if is_spelling_worth_it(head.case_header_iter().map(|(name, _)| name.as_slice()), &head.headers) {
         return edit(head);
     }
     // A reason phrase of the target's own is not among the parts.
@@ -118,8 +153,12 @@ pub fn edit_response(
     edited
 }
 
+fn must_keep_spelling(head: &RequestHeader) -> bool {
+    head.has_case() && is_spelling_worth_it(head.case_header_iter().map(|(name, _)| name.as_slice()), &head.headers)
+}
+
 /// Whether a field's name is worth its spelling. `spelled` goes through the fields in the order of `fields`.
-fn must_keep_spelling<'a>(spelled: impl Iterator<Item = &'a [u8]>, fields: &HeaderMap) -> bool {
+fn is_spelling_worth_it<'a>(spelled: impl Iterator<Item = &'a [u8]>, fields: &HeaderMap) -> bool {
     fields
         .iter()
         .map(|(name, _)| name)
@@ -224,7 +263,7 @@ mod tests {
                 fields.remove(&header::VIA);
                 Ok(())
             };
-            edit_request(&mut request, 1, edit).expect("changed");
+            edit_request(&mut request, &Bytes::from_static(b"/"), 1, edit).expect("changed");
             edit_response(&mut answer, 1, edit).expect("changed");
             for text in [wire(|bytes| request.header_to_h1_wire(bytes)), wire(|bytes| answer.header_to_h1_wire(bytes))]
             {

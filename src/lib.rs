@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod observe;
+pub mod patience;
 pub mod proxy;
 pub mod refusal;
 pub mod reload;

@@ -221,6 +221,8 @@ impl ShutdownSignalWatch for Stop {
 fn server_conf(edge: &Edge) -> ServerConf {
     ServerConf {
         threads: edge.threads,
+        // One thread has nobody to take work from, and its scheduler is cheaper without the means for it.
+        work_stealing: edge.threads > 1,
         // Per thread in Pingora, in all here.
         upstream_keepalive_pool_size: edge.pool.max_idle.div_ceil(edge.threads),
         // Longer than any drain: this process ends when it is done, not when Pingora's timer says so.

@@ -72,7 +72,9 @@ fn main() -> ExitCode {
         eprintln!("usage: passthrough LISTEN LISTEN_TLS CERTIFICATE KEY TARGET TLS_TARGET SERVER_NAME THREADS");
         return ExitCode::from(64);
     };
-    let mut conf = ServerConf { threads: arguments.threads, ..ServerConf::default() };
+    // As the edge has it.
+    let work_stealing = arguments.threads > 1;
+    let mut conf = ServerConf { threads: arguments.threads, work_stealing, ..ServerConf::default() };
     // As many as the edge keeps.
     conf.upstream_keepalive_pool_size = 4096_usize.div_ceil(conf.threads);
     let mut server = Server::new_with_opt_and_conf(None, conf);

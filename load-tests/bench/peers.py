@@ -189,9 +189,11 @@ class EdgePeer(Peer):
     name, title = "edge", "requestrocket-edge"
     ends_with = signal.SIGINT  # at once: with TERM it would wait for those who are connected
     EACH = 100  # proxies in a fragment
+    binary = os.environ["EDGE_BIN"]
 
     def start(self):
         self.edge = edge = Edge(self.bench, access_log=self.log)
+        edge.install(self.binary)
         edge.folder.rename(self.folder / "edge")
         edge.folder = self.folder / "edge"
         edge.fragments, edge.binary, edge.log = edge.folder / "proxies.d", edge.folder / edge.binary.name, edge.folder / "edge.log"
@@ -317,13 +319,22 @@ class Caddy(Peer):
         return self.bench.start(*command, stdout=self.stderr(), stderr=subprocess.STDOUT, env=environment)
 
 
-PEERS = [EdgePeer, Passthrough, Nginx, NginxLua, Haproxy, Caddy]
+class OtherEdge(EdgePeer):
+    """Another build of the edge, to see what its build is worth."""
+
+    name, title = "edge-other", "the edge, other build"
+    binary = os.environ.get("EDGE_OTHER_BIN")
+
+
+ALL = [EdgePeer, *([OtherEdge] if OtherEdge.binary else []), Passthrough, Nginx, NginxLua, Haproxy, Caddy]
+WANTED = os.environ.get("BENCH_PEERS", "").replace(" ", "").split(",")
+PEERS = [kind for kind in ALL if WANTED == [""] or kind.name in WANTED]
 
 
 def version_of(peer):
     commands = {
-        "edge": [os.environ["EDGE_BIN"], "--version"], "nginx": ["nginx", "-v"], "haproxy": ["haproxy", "-v"],
-        "caddy": ["caddy", "version"],
+        "edge": [EdgePeer.binary, "--version"], "edge-other": [OtherEdge.binary, "--version"], "nginx": ["nginx", "-v"],
+        "haproxy": ["haproxy", "-v"], "caddy": ["caddy", "version"],
     }
     if peer == "pingora":
         lock = (HERE.parent.parent / "Cargo.lock").read_text()

@@ -84,7 +84,7 @@ def markdown(rows):
 def write(folder, facts, results, verdicts):
     """Prints the tables, and writes the result files of today."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = facts["date"]
+    name = "-".join(filter(None, (facts["date"], facts["label"])))
     lines = [f"# {name}", "", f"{facts['machine']}; load average before the start {facts['load_before']:.1f}."]
     lines += [f"{facts['rounds']} rounds of {facts['seconds']:g} s; the whole run took {facts['took'] / 60:.0f} minutes.", ""]
     lines += [f"- {facts['peers'][peer]}: {version}" for peer, version in facts["versions"].items()]

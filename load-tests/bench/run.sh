@@ -6,12 +6,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=/dev/null
 . lib/setup.sh
-need haproxy haproxy
-need caddy caddy
+wanted() { [[ -z ${BENCH_PEERS:-} || ,$BENCH_PEERS, == *,$1,* ]]; }
+! wanted haproxy || need haproxy haproxy
+! wanted caddy || need caddy caddy
 need wrk wrk
 need h2load nghttp2-client
 need openssl openssl
-[ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || install_package libnginx-mod-http-lua ngx_http_lua_module.so
+! wanted nginx-lua || [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || install_package libnginx-mod-http-lua ngx_http_lua_module.so
 
 # Bare Pingora and the client, of the edge's lockfile and profile.
 if [ -z "${BENCH_BIN:-}" ]; then

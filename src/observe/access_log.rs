@@ -235,7 +235,7 @@ impl Composer {
         self.line.clear();
         self.line.shrink_to(LONGEST_TEXT * 4);
         self.line.extend_from_slice(b"{\"time\":\"");
-        self.push_time(Timestamp::now());
+        self.push_time(Timestamp::try_from(record.time).unwrap_or_default());
         self.line.push(b'"');
         self.push("request_id", record.request_id)?;
         self.push("region", region)?;
@@ -249,8 +249,8 @@ impl Composer {
         self.push("proxy_code", record.proxy_code)?;
         self.push("refusal", record.refusal)?;
         self.push("error", record.error)?;
-        self.push("duration_ms", milliseconds(record.duration))?;
-        self.push("target_ms", record.target_duration.map(milliseconds))?;
+        self.push_milliseconds("duration_ms", Some(record.duration))?;
+        self.push_milliseconds("target_ms", record.target_duration)?;
         self.push("target", record.target.map(Address))?;
         self.push("reused", record.target.map(|_| record.reused))?;
         self.push("bytes_in", record.bytes_in)?;
@@ -268,6 +268,15 @@ impl Composer {
         self.line.extend_from_slice(key.as_bytes());
         self.line.extend_from_slice(b"\":");
         serde_json::to_writer(&mut self.line, &value)
+    }
+
+    /// To the microsecond: more would pretend to what a shared machine cannot tell.
+    fn push_milliseconds(&mut self, key: &str, duration: Option<Duration>) -> serde_json::Result<()> {
+        let Some(micros) = duration.map(|duration| duration.as_micros()) else { return self.push(key, ()) };
+        self.push(key, u64::try_from(micros / 1000).unwrap_or(u64::MAX))?;
+        self.line.push(b'.');
+        self.line.extend([100, 10, 1].map(|unit| b'0' + (micros / unit % 10) as u8));
+        Ok(())
     }
 
     /// Milliseconds of UTC (RFC 3339). A calendar is consulted once a second.
@@ -362,11 +371,6 @@ impl Serialize for Keys<'_> {
     }
 }
 
-/// Microseconds would pretend to more than a shared machine can tell.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
 fn version(version: http::Version) -> &'static str {
     match version {
         http::Version::HTTP_2 => "2",
@@ -387,6 +391,7 @@ fn shortened(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+    use std::time::SystemTime;
 
     use http::{Method, Version};
 
@@ -394,6 +399,7 @@ mod tests {
 
     fn record<'a>(query: &'a [u8], path: &'a str) -> Record<'a> {
         Record {
+            time: SystemTime::UNIX_EPOCH,
             request_id: "r1",
             traceparent: None,
             proxy: Some(Cow::Borrowed("users")),

@@ -1,8 +1,8 @@
 //! Metrics for Prometheus. Labels are enums or numbers of a bounded set, never request text: what clients send cannot make
 //! a new series.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Method;
@@ -21,14 +21,22 @@ const DURATION_BUCKETS: &[f64] =
 const OVERHEAD_BUCKETS: &[f64] =
     &[0.00001, 0.000025, 0.00005, 0.000075, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.01, 0.1, 1.0];
 
+/// How `proxy_code` says that a request was admitted.
+const GRANTED: &str = "proxy-access-granted";
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    /// Those of `requests` that most requests count in, by the places of their method and status: to find one by its labels
+    /// takes several times as long as to count.
+    granted: Box<[OnceLock<IntCounter>]>,
     duration: Histogram,
     target_duration: Histogram,
     overhead: Histogram,
     target_connections: IntCounterVec,
+    /// Its two counters.
+    reused: [IntCounter; 2],
     target_errors: IntCounterVec,
     /// Connections that were closed at once, by the limit that they would have exceeded.
     pub connections_refused: IntCounterVec,
@@ -58,6 +66,13 @@ impl Metrics {
     /// When two have the same name: a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
+        let target_connections = IntCounterVec::new(
+            Opts::new(
+                "requestrocket_target_connections_total",
+                "Exchanges with targets by whether their connection was reused.",
+            ),
+            &["reused"],
+        )?;
         let metrics = Self {
             requests: IntCounterVec::new(
                 Opts::new("requestrocket_requests_total", "Requests that were answered, or whose client went away."),
@@ -77,13 +92,6 @@ impl Metrics {
                 "requestrocket_overhead_seconds",
                 "Time that the edge adds: request duration less target duration, of forwarded requests.",
                 OVERHEAD_BUCKETS,
-            )?,
-            target_connections: IntCounterVec::new(
-                Opts::new(
-                    "requestrocket_target_connections_total",
-                    "Exchanges with targets by whether their connection was reused.",
-                ),
-                &["reused"],
             )?,
             target_errors: IntCounterVec::new(
                 Opts::new(
@@ -123,6 +131,9 @@ impl Metrics {
                 "requestrocket_access_log_dropped_total",
                 "Access-log lines that were lost: the queue was full, or the file could not be written.",
             )?,
+            granted: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
+            reused: [target_connections.with_label_values(&["false"]), target_connections.with_label_values(&["true"])],
+            target_connections,
             registry,
         };
         let build =
@@ -153,27 +164,28 @@ impl Metrics {
         for limit in ["total", "client"] {
             metrics.connections_refused.with_label_values(&[limit]);
         }
-        for reused in ["true", "false"] {
-            metrics.target_connections.with_label_values(&[reused]);
-        }
         Ok(metrics)
     }
 
     /// Counts a finished request.
     pub fn observe(&self, record: &Record<'_>) {
-        let labels = [
-            method_label(record.method),
-            status_label(record.status),
-            record.proxy_code.unwrap_or("none"),
-            record.refusal.unwrap_or("none"),
-        ];
-        self.requests.with_label_values(&labels).inc();
+        let (method, status) = (method_place(record.method), status_place(record.status));
+        let counter = |proxy_code, refusal| {
+            self.requests.with_label_values(&[METHODS[method], STATUSES[status].1, proxy_code, refusal])
+        };
+        match (record.proxy_code, record.refusal) {
+            (Some(GRANTED), None) => {
+                let place = method * STATUSES.len() + status;
+                self.granted[place].get_or_init(|| counter(GRANTED, "none")).inc();
+            }
+            (code, refusal) => counter(code.unwrap_or("none"), refusal.unwrap_or("none")).inc(),
+        }
         self.duration.observe(record.duration.as_secs_f64());
         let Some(target) = record.target_duration else { return };
         self.target_duration.observe(target.as_secs_f64());
         self.overhead.observe(record.overhead().as_secs_f64());
         if record.target.is_some() {
-            self.target_connections.with_label_values(&[if record.reused { "true" } else { "false" }]).inc();
+            self.reused[usize::from(record.reused)].inc();
         }
         if let Some(error) = record.error {
             self.target_errors.with_label_values(&[error]).inc();
@@ -228,88 +240,92 @@ fn signed(value: u64) -> i64 {
 }
 
 /// Methods that are proxied; a client can invent any number of others.
-fn method_label(method: &Method) -> &'static str {
+const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "OTHER"];
+
+fn method_place(method: &Method) -> usize {
     match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        Method::HEAD => "HEAD",
-        _ => "OTHER",
+        Method::GET => 0,
+        Method::POST => 1,
+        Method::PUT => 2,
+        Method::PATCH => 3,
+        Method::DELETE => 4,
+        Method::OPTIONS => 5,
+        Method::HEAD => 6,
+        _ => METHODS.len() - 1,
     }
 }
 
-/// Statuses that are registered with IANA; a target can invent any number of others.
-fn status_label(status: Option<u16>) -> &'static str {
-    const KNOWN: [(u16, &str); 61] = [
-        (101, "101"),
-        (200, "200"),
-        (201, "201"),
-        (202, "202"),
-        (203, "203"),
-        (204, "204"),
-        (205, "205"),
-        (206, "206"),
-        (207, "207"),
-        (208, "208"),
-        (226, "226"),
-        (300, "300"),
-        (301, "301"),
-        (302, "302"),
-        (303, "303"),
-        (304, "304"),
-        (305, "305"),
-        (307, "307"),
-        (308, "308"),
-        (400, "400"),
-        (401, "401"),
-        (402, "402"),
-        (403, "403"),
-        (404, "404"),
-        (405, "405"),
-        (406, "406"),
-        (407, "407"),
-        (408, "408"),
-        (409, "409"),
-        (410, "410"),
-        (411, "411"),
-        (412, "412"),
-        (413, "413"),
-        (414, "414"),
-        (415, "415"),
-        (416, "416"),
-        (417, "417"),
-        (418, "418"),
-        (421, "421"),
-        (422, "422"),
-        (423, "423"),
-        (424, "424"),
-        (425, "425"),
-        (426, "426"),
-        (428, "428"),
-        (429, "429"),
-        (431, "431"),
-        (451, "451"),
-        (499, "499"),
-        (500, "500"),
-        (501, "501"),
-        (502, "502"),
-        (503, "503"),
-        (504, "504"),
-        (505, "505"),
-        (506, "506"),
-        (507, "507"),
-        (508, "508"),
-        (510, "510"),
-        (511, "511"),
-        (529, "529"),
-    ];
-    match status {
-        None => "none",
-        Some(status) => KNOWN.binary_search_by_key(&status, |(known, _)| *known).map_or("other", |at| KNOWN[at].1),
-    }
+/// Statuses that are registered with IANA; a target can invent any number of others. In their order, with what stands for no
+/// answer and for all others at the ends.
+const STATUSES: [(u16, &str); 63] = [
+    (0, "none"),
+    (101, "101"),
+    (200, "200"),
+    (201, "201"),
+    (202, "202"),
+    (203, "203"),
+    (204, "204"),
+    (205, "205"),
+    (206, "206"),
+    (207, "207"),
+    (208, "208"),
+    (226, "226"),
+    (300, "300"),
+    (301, "301"),
+    (302, "302"),
+    (303, "303"),
+    (304, "304"),
+    (305, "305"),
+    (307, "307"),
+    (308, "308"),
+    (400, "400"),
+    (401, "401"),
+    (402, "402"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (406, "406"),
+    (407, "407"),
+    (408, "408"),
+    (409, "409"),
+    (410, "410"),
+    (411, "411"),
+    (412, "412"),
+    (413, "413"),
+    (414, "414"),
+    (415, "415"),
+    (416, "416"),
+    (417, "417"),
+    (418, "418"),
+    (421, "421"),
+    (422, "422"),
+    (423, "423"),
+    (424, "424"),
+    (425, "425"),
+    (426, "426"),
+    (428, "428"),
+    (429, "429"),
+    (431, "431"),
+    (451, "451"),
+    (499, "499"),
+    (500, "500"),
+    (501, "501"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+    (505, "505"),
+    (506, "506"),
+    (507, "507"),
+    (508, "508"),
+    (510, "510"),
+    (511, "511"),
+    (529, "529"),
+    (u16::MAX, "other"),
+];
+
+fn status_place(status: Option<u16>) -> usize {
+    let status = status.unwrap_or(STATUSES[0].0);
+    STATUSES.binary_search_by_key(&status, |(known, _)| *known).unwrap_or(STATUSES.len() - 1)
 }
 
 #[cfg(test)]
@@ -319,9 +335,13 @@ mod tests {
     #[test]
     fn every_label_is_one_of_a_bounded_set() {
         for (status, label) in [(Some(200), "200"), (Some(529), "529"), (Some(299), "other"), (None, "none")] {
-            assert_eq!(status_label(status), label);
+            assert_eq!(STATUSES[status_place(status)].1, label);
         }
-        assert_eq!(method_label(&Method::from_bytes(b"BREW").expect("a token")), "OTHER");
+        assert_eq!(METHODS[method_place(&Method::from_bytes(b"BREW").expect("a token"))], "OTHER");
+        for (place, name) in METHODS.iter().enumerate() {
+            assert_eq!(method_place(&name.parse().expect("a method")), place);
+        }
+        assert!(STATUSES.is_sorted());
     }
 
     #[test]

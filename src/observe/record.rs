@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, Version};
 
 /// One finished request.
 pub struct Record<'a> {
+    /// When it ended.
+    pub time: SystemTime,
     pub request_id: &'a str,
     /// The trace id's header, where the client sent a well-formed one.
     pub traceparent: Option<&'a str>,

@@ -44,10 +44,10 @@ impl Traffic {
     /// Counts a finished request.
     pub fn count(&self, record: &Record<'_>) {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let now = SystemTime::now();
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.duration.fetch_add(micros(record.duration), Ordering::Relaxed);
-        self.last_request.store(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), Ordering::Relaxed);
+        self.last_request
+            .store(record.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), Ordering::Relaxed);
         if let Some(target) = record.target_duration {
             self.forwarded.fetch_add(1, Ordering::Relaxed);
             self.target_duration.fetch_add(micros(target), Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Traffic {
             Some(error) if record.target_duration.is_some() => {
                 let mut failures = self.failures.lock();
                 failures.count += 1;
-                failures.last = Some((now, error));
+                failures.last = Some((record.time, error));
             }
             Some(_) => drop(self.refused.fetch_add(1, Ordering::Relaxed)),
             None => {}

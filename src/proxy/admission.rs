@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
 
@@ -30,7 +31,7 @@ pub struct Admitted {
     /// `requestrocket-proxy-warning`, where there is one.
     pub warning: Option<HeaderValue>,
     /// The request target to send.
-    pub line: Vec<u8>,
+    pub line: Bytes,
     _passed: Passed,
 }
 

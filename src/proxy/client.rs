@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use memchr::{memchr_iter, memmem};
+use memchr::memchr_iter;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, TlsRef};
 use pingora_core::protocols::{
@@ -76,10 +76,18 @@ impl Client {
 /// The length of the header that `start` begins with, where every reader finds it to be the same. Never more than Pingora's
 /// parser takes: so the sum of header and body is no more than was read, and when it is as much, nothing was read too far.
 fn header_length(start: &[u8]) -> Option<u64> {
-    let end = memmem::find(start, b"\r\n\r\n")? + 4;
-    // A lenient parser, as Pingora's is, takes a line feed alone for the end of a line, and two for that of the header.
-    let strict = memchr_iter(b'\n', &start[..end]).all(|at| at > 0 && start[at - 1] == b'\r');
-    strict.then_some(end as u64)
+    let mut before = None;
+    for at in memchr_iter(b'\n', start) {
+        // A lenient parser, as Pingora's is, takes a line feed alone for the end of a line, and two for that of the header.
+        if at == 0 || start[at - 1] != b'\r' {
+            return None;
+        }
+        if before.is_some_and(|before| before + 2 == at) {
+            return Some(at as u64 + 1);
+        }
+        before = Some(at);
+    }
+    None
 }
 
 impl AsyncRead for Client {

@@ -4,10 +4,13 @@
 //! without any limit for the first bytes of HTTP/2. Here every connection has an app of its own around Pingora's proxy, and
 //! a connection whose next step does not come in time is dropped.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -31,6 +34,7 @@ use super::exchange::InFlight;
 use super::{EdgeProxy, preamble};
 use crate::config::model::{ClientLimits, Edge};
 use crate::observe::metrics::Metrics;
+use crate::patience::Patience;
 use crate::request::guesses;
 use crate::snapshot::{Listeners, Snapshot};
 
@@ -60,19 +64,22 @@ pub struct Connection {
     headers: AtomicU64,
     /// HTTP/1: the length of the current request's body; [`UNKNOWN`] unless it was announced.
     body: AtomicU64,
-    /// Requests under way on it, and since when there is none.
-    under_way: Mutex<(usize, Instant)>,
+    /// HTTP/2: requests under way on it, and since when there is none.
+    under_way: Option<Mutex<(usize, Instant)>>,
     /// The connection itself, between a failed exchange and its next request.
     kept: Mutex<Option<ReusedHttpStream>>,
+    /// Timers of exchanges that are over, for those to come.
+    clock: Mutex<Option<Patience>>,
 }
 
 impl Connection {
-    fn new(peer: IpAddr, tls: bool) -> Self {
+    fn new(peer: IpAddr, tls: bool, http2: bool) -> Self {
         let peer = peer.to_canonical();
         let forwarded_for = HeaderValue::try_from(peer.to_string()).expect("an address is plain ASCII");
         let (headers, body) = (AtomicU64::new(0), AtomicU64::new(UNKNOWN));
-        let under_way = Mutex::new((0, Instant::now()));
-        Self { peer, forwarded_for, tls, headers, body, under_way, kept: Mutex::new(None) }
+        let under_way = http2.then(|| Mutex::new((0, Instant::now())));
+        let (kept, clock) = (Mutex::new(None), Mutex::new(None));
+        Self { peer, forwarded_for, tls, headers, body, under_way, kept, clock }
     }
 
     /// Takes note of how long the body of an HTTP/1 request will be.
@@ -85,6 +92,16 @@ impl Connection {
         self.body.store(length.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
+    /// A clock that nobody looks at, if there is one.
+    pub fn take_clock(&self) -> Option<Patience> {
+        self.clock.lock().take()
+    }
+
+    /// Leaves a clock for the next exchange.
+    pub fn leave_clock(&self, clock: Patience) {
+        *self.clock.lock() = Some(clock);
+    }
+
     /// Keeps the connection for its next request although Pingora closes it after a failed exchange, whoever failed it.
     pub fn keep(&self, stream: ReusedHttpStream) {
         *self.kept.lock() = Some(stream);
@@ -94,7 +111,9 @@ impl Connection {
     pub fn with_new_header() -> Option<OnConnection> {
         let connection = CURRENT.try_with(Arc::clone).ok()?;
         connection.headers.fetch_add(1, Ordering::Relaxed);
-        connection.under_way.lock().0 += 1;
+        if let Some(under_way) = &connection.under_way {
+            under_way.lock().0 += 1;
+        }
         Some(OnConnection(connection))
     }
 
@@ -103,7 +122,7 @@ impl Connection {
     async fn ignores_leaving(&self, shutdown: &ShutdownWatch, patience: Duration) {
         left(shutdown, LAST_MOMENT).await;
         loop {
-            let (under_way, since) = *self.under_way.lock();
+            let Some((under_way, since)) = self.under_way.as_ref().map(|under_way| *under_way.lock()) else { return };
             let left = if under_way > 0 { patience } else { patience.saturating_sub(since.elapsed()) };
             if left.is_zero() {
                 return;
@@ -126,8 +145,10 @@ impl Deref for OnConnection {
 
 impl Drop for OnConnection {
     fn drop(&mut self) {
-        let mut under_way = self.0.under_way.lock();
-        *under_way = (under_way.0 - 1, Instant::now());
+        if let Some(under_way) = &self.0.under_way {
+            let mut under_way = under_way.lock();
+            *under_way = (under_way.0 - 1, Instant::now());
+        }
     }
 }
 
@@ -215,12 +236,12 @@ impl Gate {
                 }
             };
             let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-            return Some(Greeted { stream, connection: Connection::new(peer, true), http2, cleartext: false });
+            return Some(Greeted { stream, connection: Connection::new(peer, true, http2), http2, cleartext: false });
         }
         // Three bytes tell; waiting for all 24 would hang on a short HTTP/1.0 request.
         let mut start = [0; PREFACE_START.len()];
         let http2 = http2_cleartext && stream.try_peek(&mut start).await.ok()? && &start == PREFACE_START;
-        Some(Greeted { stream, connection: Connection::new(peer, false), http2, cleartext: http2 })
+        Some(Greeted { stream, connection: Connection::new(peer, false, http2), http2, cleartext: http2 })
     }
 }
 
@@ -325,11 +346,23 @@ impl Attended {
         let mut client = Box::new(Client::new(stream));
         let mut settings: Option<HttpPersistentSettings> = None;
         let mut between_requests = true;
+        // Both outlast the requests: to set them up anew would cost each of these more than its look at the rate limit.
+        let mut leaving = pin!(left(shutdown, Duration::ZERO));
+        let mut patience = Patience::until((Instant::now() + self.gate.header_timeout).into());
         loop {
-            let first = settings.is_none();
             // What Pingora may have read too far is a beginning already, which it alone knows.
-            let start =
-                if between_requests { Some(self.next_request(&mut client, first, shutdown).await?) } else { None };
+            let start = match (between_requests, &settings) {
+                (false, _) => None,
+                (true, None) => {
+                    let leaving = pin!(left(shutdown, LAST_MOMENT));
+                    Some(next_request(&mut client, leaving, &mut patience).await?)
+                }
+                (true, Some(_)) => {
+                    let keepalive = self.gate.snapshots.load().edge.limits.keepalive_timeout;
+                    patience.move_to((Instant::now() + keepalive).into());
+                    Some(next_request(&mut client, leaving.as_mut(), &mut patience).await?)
+                }
+            };
             let mut session = ServerSession::new_http1(client);
             match settings.take() {
                 Some(settings) => settings.apply_to_session(&mut session),
@@ -354,21 +387,6 @@ impl Attended {
         }
     }
 
-    /// Waits for a request to begin. `None`: it does not in time, or not before the daemon leaves.
-    async fn next_request(&self, client: &mut Client, first: bool, shutdown: &ShutdownWatch) -> Option<BytesMut> {
-        let (patience, last_moment) = if first {
-            (self.gate.header_timeout, LAST_MOMENT)
-        } else {
-            (self.gate.snapshots.load().edge.limits.keepalive_timeout, Duration::ZERO)
-        };
-        tokio::select! {
-            biased;
-            start = client.next_request() => start,
-            () = left(shutdown, last_moment) => None,
-            () = tokio::time::sleep(patience) => None,
-        }
-    }
-
     /// Serves one request, whose header must have come `patience` and the header's own time from now.
     async fn exchange(
         &self,
@@ -378,17 +396,39 @@ impl Attended {
     ) -> Option<ReusedHttpStream> {
         let before = self.connection.headers.load(Ordering::Relaxed);
         self.connection.body.store(UNKNOWN, Ordering::Relaxed);
-        let served = CURRENT.scope(Arc::clone(&self.connection), self.gate.proxy.process_new_http(session, shutdown));
-        tokio::pin!(served);
-        tokio::select! {
-            biased;
-            end = &mut served => return end.or_else(|| self.connection.kept.lock().take()),
-            () = tokio::time::sleep(patience + self.gate.header_timeout) => {}
+        let no_header = || self.connection.headers.load(Ordering::Relaxed) == before;
+        let mut served =
+            pin!(CURRENT.scope(Arc::clone(&self.connection), self.gate.proxy.process_new_http(session, shutdown)));
+        let kept = || self.connection.kept.lock().take();
+        // Nearly always the header is there already, all of it: no timer for that.
+        if let Poll::Ready(end) = poll_fn(|context| Poll::Ready(served.as_mut().poll(context))).await {
+            return end.or_else(kept);
         }
-        if self.connection.headers.load(Ordering::Relaxed) == before {
-            return None;
+        if no_header() {
+            tokio::select! {
+                biased;
+                end = &mut served => return end.or_else(kept),
+                () = tokio::time::sleep(patience + self.gate.header_timeout) => {}
+            }
+            if no_header() {
+                return None;
+            }
         }
-        served.await.or_else(|| self.connection.kept.lock().take())
+        served.await.or_else(kept)
+    }
+}
+
+/// Waits for a request to begin. `None`: it does not in time, or not before the daemon leaves.
+async fn next_request(
+    client: &mut Client,
+    leaving: Pin<&mut impl Future<Output = ()>>,
+    patience: &mut Patience,
+) -> Option<BytesMut> {
+    tokio::select! {
+        biased;
+        start = client.next_request() => start,
+        () = leaving => None,
+        () = patience => None,
     }
 }
 

@@ -10,9 +10,8 @@ use http::{HeaderMap, HeaderValue};
 use super::admission::{Admitted, Known};
 use super::connection::{Connection, OnConnection};
 use crate::refusal::Refusal;
-use crate::response::hold::{Signals, Slot};
+use crate::response::hold::Signals;
 use crate::snapshot::{Entry, Snapshot};
-use crate::upstream::pacing::Line;
 
 /// What has been decided over a request.
 pub enum Verdict {
@@ -36,8 +35,8 @@ pub struct Exchange {
     pub refusal: Option<Refusal>,
     /// A refusal of a failed exchange went out to its last byte.
     pub answered_whole: bool,
-    /// Set while a held session stands in for the client's.
-    pub slot: Option<Slot>,
+    /// Whether a held session stands in for the client's.
+    pub held: bool,
     /// The connection it came on.
     pub connection: Option<OnConnection>,
     pub target: TargetSide,
@@ -58,8 +57,6 @@ pub struct TargetSide {
     pub answered: Option<Instant>,
     /// When the last piece of it was there.
     pub last_piece: Option<Instant>,
-    /// The connection, for who paces the upload.
-    pub line: Line,
     pub signals: Arc<Signals>,
     /// Whether the client asked for a WebSocket.
     pub wants_tunnel: bool,
@@ -80,7 +77,7 @@ impl Exchange {
             known: None,
             refusal: None,
             answered_whole: false,
-            slot: None,
+            held: false,
             connection: Connection::with_new_header(),
             target: TargetSide::default(),
             body_in: 0,

@@ -35,6 +35,7 @@ use self::answer::{answer, answer_failed, drain, keep, linger, prepare_for_refus
 use self::exchange::{Exchange, InFlight, Verdict};
 use self::failure::{End, Failed};
 use crate::config::model::TargetHost;
+use crate::fields;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::refusal::{REQUEST_ID, Refusal, TargetFault, TimeoutPhase};
@@ -126,7 +127,7 @@ impl ProxyHttp for EdgeProxy {
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.target.signals.begun.store(false, Ordering::Relaxed);
-        if exchange.slot.is_none() {
+        if !exchange.held {
             self.hold(session, exchange)?;
         }
         let Some(patience) = exchange.connect_patience() else {
@@ -169,7 +170,7 @@ impl ProxyHttp for EdgeProxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.target.reused = reused;
-        exchange.target.line.set(digest.and_then(|digest| digest.socket_digest.clone()));
+        exchange.target.signals.line.set(digest.and_then(|digest| digest.socket_digest.clone()));
         Ok(())
     }
 
@@ -181,7 +182,7 @@ impl ProxyHttp for EdgeProxy {
     ) -> Result<()> {
         if head.version == Version::HTTP_2 {
             // Streams have windows of their own, and share the connection.
-            exchange.target.line.set(None);
+            exchange.target.signals.line.set(None);
         }
         let admitted = exchange.admitted().ok_or_else(unadmitted)?;
         if head.version != Version::HTTP_2 && head.method == Method::POST && session.is_body_empty() {
@@ -421,14 +422,16 @@ impl EdgeProxy {
             limit: proxy.max_response_body,
             mode: proxy.response,
             budget: Arc::clone(&self.lasting.held),
-            line: exchange.target.line.clone(),
             signals: Arc::clone(&exchange.target.signals),
+            clock: exchange.connection.as_ref().and_then(|connection| connection.take_clock()),
             wants_tunnel: exchange.target.wants_tunnel,
             leaving: Arc::clone(&self.leaving),
         };
         // The held session times the body itself, over HTTP/2 too.
         session.set_read_timeout(None);
-        exchange.slot = Some(hold::install(session, terms));
+        fields::forget_spelling(session.req_header_mut());
+        hold::install(session, terms);
+        exchange.held = true;
         Ok(())
     }
 
@@ -447,25 +450,24 @@ impl EdgeProxy {
     async fn resolve(&self, exchange: &Exchange, patience: Duration) -> Result<Vec<SocketAddr>, Refusal> {
         let entry = &exchange.admitted().ok_or(Refusal::Fault)?.entry;
         let target = &entry.proxy.target;
-        let addresses: Vec<IpAddr> = match (&target.host, &entry.name) {
-            (TargetHost::Address(address), _) => vec![*address],
+        let port = target.port;
+        let allowed = |addresses: &mut dyn Iterator<Item = IpAddr>| -> Vec<SocketAddr> {
+            let allow_private = exchange.snapshot.edge.allow_private_targets;
+            let allowed = addresses.filter(|address| allow_private || address::is_public(*address));
+            allowed.take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port)).collect()
+        };
+        let allowed = match (&target.host, &entry.name) {
+            (TargetHost::Address(address), _) => allowed(&mut std::iter::once(*address)),
             (TargetHost::Name(_), Some(name)) => {
                 let lookup = self.lasting.resolver.addresses(name);
                 let answer = tokio::time::timeout(patience, lookup)
                     .await
                     .map_err(|_| Refusal::TargetTimeout(TimeoutPhase::Dns, patience))?
                     .map_err(|_| Refusal::TargetFailed(TargetFault::Dns))?;
-                answer.rotated().collect()
+                allowed(&mut answer.rotated())
             }
             (TargetHost::Name(_), None) => return Err(Refusal::Fault),
         };
-        let allowed = |address: &IpAddr| exchange.snapshot.edge.allow_private_targets || address::is_public(*address);
-        let allowed: Vec<SocketAddr> = addresses
-            .into_iter()
-            .filter(allowed)
-            .take(MAX_ADDRESSES)
-            .map(|address| SocketAddr::new(address, target.port))
-            .collect();
         if allowed.is_empty() { Err(Refusal::TargetFailed(TargetFault::Prohibited)) } else { Ok(allowed) }
     }
 }
@@ -509,8 +511,12 @@ fn unadmitted() -> Box<Error> {
 
 /// Takes the held session away again.
 fn release(session: &mut Session, exchange: &mut Exchange) {
-    if let Some(slot) = exchange.slot.take() {
-        hold::restore(session, &slot);
+    if !std::mem::take(&mut exchange.held) {
+        return;
+    }
+    let clock = hold::restore(session, &exchange.target.signals);
+    if let (Some(clock), Some(connection)) = (clock, &exchange.connection) {
+        connection.leave_clock(clock);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A finished request, told to the metrics and the access log.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 use pingora_proxy::Session;
@@ -24,6 +24,7 @@ pub(super) fn finished(proxy: &EdgeProxy, session: &Session, exchange: &Exchange
     let stripped = route.as_ref().map(|route| query::split(route.query));
     let status = session.response_written().map(|head| head.status.as_u16());
     let record = Record {
+        time: SystemTime::now(),
         request_id: exchange.request_id.to_str().unwrap_or("-"),
         traceparent: if logged { traceparent(&request.headers) } else { None },
         proxy: route.as_ref().map(|route| String::from_utf8_lossy(route.proxy_id)),

@@ -1,6 +1,8 @@
 //! The request as the target sees it: its path, its host, its credential, and nothing of the client's credential.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use memchr::memchr;
 use pingora::http::RequestHeader;
 use pingora_core::Result;
 
@@ -35,7 +37,7 @@ pub struct Origin<'a> {
 
 /// The request target to send: base path, target path and query, byte for byte but for credentials. `query` is without
 /// the client's credential already.
-pub fn request_target(target: &Target, injection: &Injection, target_path: &[u8], query: Option<&[u8]>) -> Vec<u8> {
+pub fn request_target(target: &Target, injection: &Injection, target_path: &[u8], query: Option<&[u8]>) -> Bytes {
     let pair = injection.query.as_ref();
     let query = match (query, pair) {
         // Whatever the client sent under the credential's name must not stand beside it.
@@ -55,7 +57,7 @@ pub fn request_target(target: &Target, injection: &Injection, target_path: &[u8]
         line.push(if query.is_some() { b'&' } else { b'?' });
         line.extend_from_slice(pair);
     }
-    line
+    line.into()
 }
 
 /// Rewrites `head` for `target`. Pingora has taken the hop-by-hop fields off already, but for `Upgrade` and `Connection`, which
@@ -65,39 +67,37 @@ pub fn request_target(target: &Target, injection: &Injection, target_path: &[u8]
 /// When `line` is no request target: never for one of [`request_target`].
 pub fn rewrite(
     head: &mut RequestHeader,
-    line: &[u8],
+    line: &Bytes,
     target: &Target,
     injection: &Injection,
     origin: &Origin<'_>,
     tunnel: bool,
 ) -> Result<()> {
     let version = head.version;
-    fields::edit_request(head, MORE_FIELDS, |fields| {
-        if !tunnel {
-            // Pingora keeps an `Upgrade` that nobody meant for this connection.
-            fields.remove(&header::UPGRADE);
-            fields.remove(&header::CONNECTION);
-        }
+    fields::edit_request(head, line, MORE_FIELDS, |fields| {
+        let unwanted = |name: &HeaderName| {
+            matches!(*name, header::PROXY_AUTHORIZATION)
+                // Pingora keeps an `Upgrade` that nobody meant for this connection.
+                || (!tunnel && matches!(*name, header::UPGRADE | header::CONNECTION))
+                // Of a stranger, these would tell the target another story than `X-Forwarded-For` does.
+                || (!origin.trusted && (*name == header::FORWARDED || *name == REAL_IP || *name == FORWARDED_PORT))
+        };
+        fields::remove_all(fields, |name| unwanted(name) || is_not_for_clients(name, injection));
         forward_origin(fields, origin)?;
         fields.set(header::HOST, target.host_header.clone())?;
         if version != Version::HTTP_2 {
             join_cookies(fields)?;
         }
-        for name in not_for_clients(fields.map(), injection) {
-            fields.remove(&name);
-        }
         fields.set(PROXY_CODE, GRANTED)?;
         fields.set(PROXY_MESSAGE, GRANTED_MESSAGE)?;
         fields.set(REQUEST_ID, origin.request_id.clone())?;
-        fields.remove(&header::PROXY_AUTHORIZATION);
         // The client's own credential must not reach the target. Last, so that nothing above can put it back.
         fields.remove(&header::AUTHORIZATION);
         for (name, value) in &injection.headers {
             fields.set(name.clone(), value.clone())?;
         }
         Ok(())
-    })?;
-    head.set_raw_path(line)
+    })
 }
 
 /// `X-Forwarded-*` and `Via`: from a trusted proxy they are continued, from anybody else they are replaced.
@@ -112,12 +112,6 @@ fn forward_origin(fields: &mut dyn Fields, origin: &Origin<'_>) -> Result<()> {
         match asked_host {
             Some(host) => fields.set(FORWARDED_HOST, host)?,
             None => fields.remove(&FORWARDED_HOST),
-        }
-    }
-    // Of a stranger, these would tell the target another story than the fields above.
-    if !origin.trusted {
-        for name in [header::FORWARDED, REAL_IP, FORWARDED_PORT] {
-            fields.remove(&name);
         }
     }
     fields.add(header::VIA, via(origin.version))
@@ -137,17 +131,15 @@ fn forwarded_chain(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValu
     HeaderValue::from_bytes(&chain).ok()
 }
 
-/// Fields by which only the edge speaks to the target, and those that a target behind CGI, PHP or WSGI cannot tell from one
-/// that the edge sets or removes: `_` for `-`, and beside a credential whose own name has a `_`, `-` for that.
-fn not_for_clients(headers: &HeaderMap, injection: &Injection) -> Vec<HeaderName> {
-    let injected = || injection.headers.iter().map(|(name, _)| name.as_str());
-    let underscored = injected().any(|injected| injected.contains('_'));
-    let is_twin = |name: &str| match name.contains('_') {
-        true => is_ours(&name.replace('_', "-"), injection),
-        false => underscored && injected().any(|injected| injected.contains('_') && injected.replace('_', "-") == name),
-    };
-    let forbidden = |name: &&HeaderName| name.as_str().starts_with(SPOKEN_BY_US) || is_twin(name.as_str());
-    headers.keys().filter(forbidden).cloned().collect()
+/// Whether a field is one by which only the edge speaks to the target, or one that a target behind CGI, PHP or WSGI cannot tell
+/// from one that the edge sets or removes: `_` for `-`, and beside a credential whose own name has a `_`, `-` for that.
+fn is_not_for_clients(name: &HeaderName, injection: &Injection) -> bool {
+    let name = name.as_str();
+    if memchr(b'_', name.as_bytes()).is_some() {
+        return is_ours(&name.replace('_', "-"), injection);
+    }
+    let mut underscored = injection.headers.iter().map(|(name, _)| name.as_str()).filter(|name| name.contains('_'));
+    name.starts_with(SPOKEN_BY_US) || underscored.any(|injected| injected.replace('_', "-") == name)
 }
 
 /// Whether the edge sets or removes a field of this name, or Pingora frames by it.
@@ -211,14 +203,14 @@ mod tests {
             ("x-api-key", "1"),
         ]);
         let mut found: Vec<String> =
-            not_for_clients(&head.headers, &injection).iter().map(ToString::to_string).collect();
+            head.headers.keys().filter(|name| is_not_for_clients(name, &injection)).map(ToString::to_string).collect();
         found.sort();
         assert_eq!(found, ["requestrocket-proxy-code", "requestrocket_proxy_code", "x_api_key", "x_forwarded_for"]);
 
         injection.headers[0].0 = HeaderName::from_static("my_key");
         let head = request(&[("my-key", "1"), ("my_key", "1"), ("my-own-key", "1")]);
         let mut found: Vec<String> =
-            not_for_clients(&head.headers, &injection).iter().map(ToString::to_string).collect();
+            head.headers.keys().filter(|name| is_not_for_clients(name, &injection)).map(ToString::to_string).collect();
         found.sort();
         assert_eq!(found, ["my-key", "my_key"], "the other way round");
     }

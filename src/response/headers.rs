@@ -145,27 +145,22 @@ pub fn strip_interim(head: &mut ResponseHeader) {
 }
 
 fn strip(fields: &mut dyn Fields, status: StatusCode) {
-    for name in nominated(fields.map()) {
-        fields.remove(&name);
+    if fields.map().contains_key(header::CONNECTION) {
+        for name in nominated(fields.map()) {
+            fields.remove(&name);
+        }
     }
-    for name in &HOP_BY_HOP {
-        fields.remove(name);
-    }
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        fields.remove(&header::UPGRADE);
-    }
-    if status == StatusCode::NO_CONTENT {
-        // A 204 has no body, and announces none (RFC 9110 section 8.6, RFC 9112 section 6.1).
-        fields.remove(&header::CONTENT_LENGTH);
-    }
-    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        fields.remove(&header::TRANSFER_ENCODING);
-    }
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // What other proxies on the way say stays; what is said under our name is not ours.
-    let forged = |value: &HeaderValue| value.as_bytes().windows(NAME.len()).any(|part| part == NAME.as_bytes());
-    if fields.map().get_all(PROXY_STATUS).iter().any(forged) {
-        fields.remove(&PROXY_STATUS);
-    }
+    let forged = |value: &HeaderValue| memmem::find(value.as_bytes(), NAME.as_bytes()).is_some();
+    let is_forged = fields.map().get_all(PROXY_STATUS).iter().any(forged);
+    fields::remove_all(fields, |name| match *name {
+        header::UPGRADE => status != StatusCode::SWITCHING_PROTOCOLS,
+        // A 204 has no body, and announces none (RFC 9110 section 8.6, RFC 9112 section 6.1).
+        header::CONTENT_LENGTH => status == StatusCode::NO_CONTENT,
+        header::TRANSFER_ENCODING => bodiless,
+        _ => HOP_BY_HOP.contains(name) || (is_forged && *name == PROXY_STATUS),
+    });
 }
 
 /// Fields that `Connection` names, less those that frame the message or that are handled by name.

@@ -9,9 +9,11 @@
 //! Not raced here, since the loop is elsewhere then: connecting (the peer's connect timeouts), a client that does not take
 //! the answer (the client's write timeout), an HTTP/2 target that does not take the upload (the peer's write timeout).
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,10 +26,11 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::protocols::{Digest, l4::socket::SocketAddr};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::budget::{Budget, Reservation};
 use crate::config::model::ResponseMode;
+use crate::patience::Patience;
 use crate::upstream::pacing::{self, Line, Pacer};
 
 /// Pieces of an upload that Pingora queues towards an HTTP/1.1 target (`TASK_BUFFER_SIZE`), less one to be sure.
@@ -99,9 +102,9 @@ pub struct Terms {
     pub limit: u64,
     pub mode: ResponseMode,
     pub budget: Arc<Budget>,
-    /// The connection to the target, to pace an upload by.
-    pub line: Line,
     pub signals: Arc<Signals>,
+    /// One that an earlier exchange has left.
+    pub clock: Option<Patience>,
     /// Whether the client asked for a WebSocket.
     pub wants_tunnel: bool,
     /// The process is about to leave: the connection ends with this answer.
@@ -115,15 +118,22 @@ pub struct Signals {
     pub begun: AtomicBool,
     /// The next empty piece of the request body stands for its end.
     pub ended: AtomicBool,
+    /// The connection to the target, to pace an upload by.
+    pub line: Line,
+    /// What is given back when the exchange is over.
+    returned: Mutex<Option<Returned>>,
 }
 
-/// Where the client's own session is returned to when the exchange is over.
-pub type Slot = Arc<Mutex<Option<ServerSession>>>;
+/// What a held session was made of.
+struct Returned {
+    client: Box<ServerSession>,
+    clock: Option<Patience>,
+}
 
 /// Puts a [`HeldSession`] in the place of the client's session. [`restore`] undoes it.
-pub fn install(session: &mut Session, terms: Terms) -> Slot {
-    let slot = Slot::default();
-    let mut client = std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(())));
+pub fn install(session: &mut Session, mut terms: Terms) {
+    let nobody = Box::new(ServerSession::new_custom(Box::new(())));
+    let mut client = std::mem::replace(&mut session.downstream_session, nobody);
     let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
     let owed = stage == Stage::Upload && asks_to_continue(&client.req_header().headers);
     let due = match stage {
@@ -132,30 +142,28 @@ pub fn install(session: &mut Session, terms: Terms) -> Slot {
     };
     *session.downstream_session = ServerSession::new_custom(Box::new(HeldSession {
         client: Some(client),
-        slot: Arc::clone(&slot),
         connecting: Duration::ZERO,
         stage,
         owed,
         due,
-        clock: None,
+        clock: terms.clock.take(),
         held: None,
         passed: 0,
         taking: Duration::ZERO,
-        pacer: Pacer::new(terms.line.clone()),
+        pacer: Pacer::default(),
         pieces: 0,
         ending: Ending::Reported,
         terms,
     }));
-    slot
 }
 
-/// Puts the client's own session back: it alone knows about keep-alive.
-pub fn restore(session: &mut Session, slot: &Slot) {
-    // Dropping the held session fills the slot.
-    drop(std::mem::replace(&mut *session.downstream_session, ServerSession::new_custom(Box::new(()))));
-    if let Some(client) = slot.lock().take() {
-        *session.downstream_session = client;
-    }
+/// Puts the client's own session back: it alone knows about keep-alive. Returns the clock that is left over.
+pub fn restore(session: &mut Session, signals: &Signals) -> Option<Patience> {
+    // Dropping the held session gives back what it was made of.
+    *session.downstream_session = ServerSession::new_custom(Box::new(()));
+    let Returned { client, clock } = signals.returned.lock().take()?;
+    session.downstream_session = client;
+    clock
 }
 
 /// What the clock is running for.
@@ -175,8 +183,7 @@ enum Stage {
 
 struct HeldSession {
     /// `None` only while being dropped.
-    client: Option<ServerSession>,
-    slot: Slot,
+    client: Option<Box<ServerSession>>,
     terms: Terms,
     /// How much of the target's time went into connecting.
     connecting: Duration,
@@ -184,7 +191,7 @@ struct HeldSession {
     /// The client waits for a `100 Continue`: until it comes, or the client goes on without, it is the target that is late.
     owed: bool,
     due: Instant,
-    clock: Option<Pin<Box<Sleep>>>,
+    clock: Option<Patience>,
     held: Option<Held>,
     /// Body bytes that were passed on without being held.
     passed: u64,
@@ -243,7 +250,8 @@ impl Held {
 
 impl Drop for HeldSession {
     fn drop(&mut self) {
-        *self.slot.lock() = self.client.take();
+        let clock = self.clock.take();
+        *self.terms.signals.returned.lock() = self.client.take().map(|client| Returned { client, clock });
     }
 }
 
@@ -282,7 +290,7 @@ impl HeldSession {
     /// Waits while the target takes no more of the upload. That is its time, not the client's.
     async fn await_room(&mut self) -> Result<()> {
         let mut waited = false;
-        while !self.pacer.has_room() {
+        while !self.pacer.has_room(&self.terms.signals.line) {
             waited = true;
             if self.pacer.stuck() > self.terms.timeout {
                 return Err(Halt::Deadline.error());
@@ -392,11 +400,19 @@ impl HeldSession {
 
     /// Hands tasks to the client's session. Says whether the answer is complete.
     async fn forward(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let began = Instant::now();
-        let end = self.write(tasks).await?;
-        if self.stage == Stage::Answer {
+        let (end, took) = {
+            let mut writing = pin!(self.write(tasks));
+            // Nearly always the client's socket takes it as it comes.
+            match poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
+                Poll::Ready(end) => (end?, Duration::ZERO),
+                Poll::Pending => {
+                    let began = Instant::now();
+                    (writing.await?, began.elapsed())
+                }
+            }
+        };
+        if self.stage == Stage::Answer && !took.is_zero() {
             // What the client took to take it is not the target's time, but it must not take for ever.
-            let took = began.elapsed();
             self.due += took;
             self.taking += took;
             if self.taking > self.terms.write_timeout + Duration::from_secs(self.passed / MIN_TAKE_RATE) {
@@ -500,10 +516,8 @@ impl CustomSession for HeldSession {
             self.await_room().await?;
         }
         let due = self.due;
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if clock.deadline() != due {
-            clock.as_mut().reset(due);
-        }
+        let clock = self.clock.get_or_insert_with(|| Patience::until(due));
+        clock.move_to(due);
         let client = self.client.as_mut().expect("the client's session leaves only on drop");
         // What has arrived comes before the clock: a client whose pieces waited in our own queue is not a silent one.
         let read = tokio::select! {
@@ -517,7 +531,7 @@ impl CustomSession for HeldSession {
         self.renew();
         if self.stage == Stage::Upload && self.client_mut().is_body_done() {
             self.upload_ended();
-            if self.pieces >= PIPE && self.terms.line.is_known() {
+            if self.pieces >= PIPE && self.terms.signals.line.is_known() {
                 self.ending = Ending::Owed;
                 if read.is_none() {
                     return Ok(Some(self.pass_end()));

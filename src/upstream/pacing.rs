@@ -17,8 +17,8 @@ const SLACK: u64 = 64 * 1024;
 pub const LOOK: Duration = Duration::from_millis(2);
 
 /// The connection to the target, as soon as there is one: set by the phase that learns of it.
-#[derive(Clone, Default)]
-pub struct Line(Arc<Mutex<Option<Arc<SocketDigest>>>>);
+#[derive(Default)]
+pub struct Line(Mutex<Option<Arc<SocketDigest>>>);
 
 impl Line {
     /// From here on, this connection counts.
@@ -33,42 +33,38 @@ impl Line {
 }
 
 /// Paces one upload.
+#[derive(Default)]
 pub struct Pacer {
-    line: Line,
     socket: Option<Arc<SocketDigest>>,
     /// Acknowledged bytes when this upload began, and at the last look.
     base: u64,
     acknowledged: u64,
     handed: u64,
-    moved: Instant,
+    /// `None` before the first look.
+    moved: Option<Instant>,
 }
 
 impl Pacer {
-    /// For an upload over `line`.
-    pub fn new(line: Line) -> Self {
-        Self { line, socket: None, base: 0, acknowledged: 0, handed: 0, moved: Instant::now() }
-    }
-
-    /// Whether the socket takes another piece without blocking.
-    pub fn has_room(&mut self) -> bool {
+    /// Whether the socket behind `line` takes another piece without blocking.
+    pub fn has_room(&mut self, line: &Line) -> bool {
         // An ordinary body is not worth a system call. What the first look then takes for unacknowledged is at most this.
         if self.handed <= SLACK {
             return true;
         }
-        let Some(socket) = self.line.0.lock().clone() else { return true };
+        let Some(socket) = line.0.lock().clone() else { return true };
         let Some(info) = socket.tcp_info() else { return true };
         if !self.socket.as_ref().is_some_and(|known| Arc::ptr_eq(known, &socket)) {
             (self.base, self.acknowledged) = (info.tcpi_bytes_acked, info.tcpi_bytes_acked);
-            (self.socket, self.moved) = (Some(socket), Instant::now());
+            (self.socket, self.moved) = (Some(socket), Some(Instant::now()));
         }
         if info.tcpi_bytes_acked != self.acknowledged {
-            (self.acknowledged, self.moved) = (info.tcpi_bytes_acked, Instant::now());
+            (self.acknowledged, self.moved) = (info.tcpi_bytes_acked, Some(Instant::now()));
         }
         // TLS and chunk sizes make a little more of it on the wire than was handed on.
         let under_way = self.handed.saturating_sub(self.acknowledged - self.base);
         let room = under_way <= u64::from(info.tcpi_snd_cwnd) * u64::from(info.tcpi_snd_mss) + SLACK;
         if room {
-            self.moved = Instant::now();
+            self.moved = Some(Instant::now());
         }
         room
     }
@@ -80,6 +76,6 @@ impl Pacer {
 
     /// For how long the target's kernel has taken nothing.
     pub fn stuck(&self) -> Duration {
-        self.moved.elapsed()
+        self.moved.map_or(Duration::ZERO, |moved| moved.elapsed())
     }
 }
