@@ -54,4 +54,5 @@ server.on("clientError", (error, socket) => {
   if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
 });
 server.listen(0, "127.0.0.1", () => print({ listening: server.address().port }));
-process.stdin.resume().on("end", () => process.exit());
+// Whoever has read the answer to a line of input has read all that was met before it.
+process.stdin.on("data", () => print({ asked: true })).on("end", () => process.exit());

@@ -1,8 +1,10 @@
 //! A target with a strict parser that is not ours: Node's, which is llhttp. What it runs is `tests/framing/origin.mjs`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -13,6 +15,8 @@ use super::eventually;
 pub struct Llhttp {
     child: Child,
     met: Arc<Mutex<Vec<Met>>>,
+    /// Its answers to being asked.
+    asked: Mutex<Receiver<()>>,
     port: u16,
 }
 
@@ -22,6 +26,10 @@ pub struct Llhttp {
 pub enum Met {
     Listening {
         listening: u16,
+    },
+    Asked {
+        #[expect(dead_code, reason = "tells it from the others")]
+        asked: bool,
     },
     /// Bytes that are no HTTP.
     Error {
@@ -73,13 +81,16 @@ impl Llhttp {
             .expect("node is installed (`make test` does it)");
         let met = Arc::new(Mutex::new(Vec::new()));
         let (lines, log) = (BufReader::new(child.stdout.take().expect("piped")).lines(), met.clone());
+        let (answered, asked) = channel();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-                log.lock().expect("no reader panics").push(line);
+                match serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")) {
+                    Met::Asked { .. } => drop(answered.send(())), // nobody may be left to hear it
+                    met => log.lock().expect("no reader panics").push(met),
+                }
             }
         });
-        let mut origin = Self { child, met, port: 0 };
+        let mut origin = Self { child, met, asked: Mutex::new(asked), port: 0 };
         eventually("node listens", async || !origin.met.lock().expect("no reader panics").is_empty()).await;
         let first = origin.met.lock().expect("no reader panics").remove(0);
         let Met::Listening { listening } = first else { panic!("{first:?}") };
@@ -87,14 +98,23 @@ impl Llhttp {
         origin
     }
 
+    /// All that it has met until now: an answer may be here before the line that tells of its request.
+    fn met(&self) -> Vec<Met> {
+        let asked = self.asked.lock().expect("no asker panics");
+        let mut stdin = self.child.stdin.as_ref().expect("piped");
+        stdin.write_all(b"?\n").expect("node runs");
+        asked.recv_timeout(Duration::from_secs(10)).expect("node answers");
+        self.met.lock().expect("no reader panics").clone()
+    }
+
     pub fn requests(&self) -> Vec<Seen> {
-        let met = self.met.lock().expect("no reader panics").clone();
+        let met = self.met();
         met.into_iter().filter_map(|met| if let Met::Request(seen) = met { Some(seen) } else { None }).collect()
     }
 
     /// Everything that was no HTTP.
     pub fn errors(&self) -> Vec<String> {
-        let met = self.met.lock().expect("no reader panics").clone();
+        let met = self.met();
         let errors = met.into_iter().filter_map(|met| match met {
             Met::Error { error, packet } => Some(format!("{error}: {packet:?}")),
             _ => None,
