@@ -91,17 +91,28 @@ pub fn edit_request(
     let mut parts = take_parts(head);
     parts.headers.reserve(more);
     let edited = edit(&mut parts.headers);
-    // An ordinary one without a copy; Pingora has its own ways with all others.
-    let plain = line.first() == Some(&b'/') && line.is_ascii();
-    let target = if plain { PathAndQuery::from_maybe_shared(line.clone()).ok() } else { None };
-    let target = target.filter(|target| target.as_str().as_bytes() == line).map(Uri::from);
-    let is_set = target.is_some();
-    if let Some(target) = target {
-        parts.uri = target;
+    match ordinary_target(line) {
+        Some(target) => {
+            parts.uri = target;
+            *head = parts.into();
+            edited
+        }
+        // Pingora has its own ways with all others.
+        None => {
+            *head = parts.into();
+            edited?;
+            head.set_raw_path(line)
+        }
     }
-    *head = parts.into();
-    edited?;
-    if is_set { Ok(()) } else { head.set_raw_path(line) }
+}
+
+/// A request target in plain origin form, without a copy of it.
+fn ordinary_target(line: &Bytes) -> Option<Uri> {
+    if line.first() != Some(&b'/') || !line.is_ascii() {
+        return None;
+    }
+    let target = PathAndQuery::from_maybe_shared(line.clone()).ok()?;
+    (target.as_str().as_bytes() == line).then(|| target.into())
 }
 
 /// Drops the spelling of a request's fields where nobody needs it: what is copied from it for each attempt is less by that.

@@ -24,7 +24,9 @@ pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Code of an answer that the target gave.
-pub const GRANTED: HeaderValue = HeaderValue::from_static("proxy-access-granted");
+pub const GRANTED: HeaderValue = HeaderValue::from_static(GRANTED_CODE);
+/// The same as text.
+pub const GRANTED_CODE: &str = "proxy-access-granted";
 /// Message of an answer that the target gave.
 pub const GRANTED_MESSAGE: HeaderValue = HeaderValue::from_static("Proxy authentication successful");
 
@@ -157,7 +159,7 @@ impl Refusal {
             | Self::ClientStalled
             | Self::TargetTimeout(..)
             | Self::TargetFailed(_)
-            | Self::AtCapacity => "proxy-access-granted",
+            | Self::AtCapacity => GRANTED_CODE,
             Self::Fault => return None,
         })
     }

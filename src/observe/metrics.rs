@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use super::record::Record;
+use crate::refusal::GRANTED_CODE;
 use crate::response::budget::Budget;
 
 /// From a refusal, which takes microseconds, to the longest timeout.
@@ -20,9 +21,6 @@ const DURATION_BUCKETS: &[f64] =
 /// Around 50 microseconds, where the edge's own part of a request lies.
 const OVERHEAD_BUCKETS: &[f64] =
     &[0.00001, 0.000025, 0.00005, 0.000075, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.01, 0.1, 1.0];
-
-/// How `proxy_code` says that a request was admitted.
-const GRANTED: &str = "proxy-access-granted";
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -34,8 +32,7 @@ pub struct Metrics {
     duration: Histogram,
     target_duration: Histogram,
     overhead: Histogram,
-    target_connections: IntCounterVec,
-    /// Its two counters.
+    /// Exchanges with targets over connections that were new, and that were reused.
     reused: [IntCounter; 2],
     target_errors: IntCounterVec,
     /// Connections that were closed at once, by the limit that they would have exceeded.
@@ -133,7 +130,6 @@ impl Metrics {
             )?,
             granted: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
             reused: [target_connections.with_label_values(&["false"]), target_connections.with_label_values(&["true"])],
-            target_connections,
             registry,
         };
         let build =
@@ -145,7 +141,7 @@ impl Metrics {
             Box::new(metrics.duration.clone()),
             Box::new(metrics.target_duration.clone()),
             Box::new(metrics.overhead.clone()),
-            Box::new(metrics.target_connections.clone()),
+            Box::new(target_connections),
             Box::new(metrics.target_errors.clone()),
             Box::new(metrics.connections_refused.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -174,9 +170,9 @@ impl Metrics {
             self.requests.with_label_values(&[METHODS[method], STATUSES[status].1, proxy_code, refusal])
         };
         match (record.proxy_code, record.refusal) {
-            (Some(GRANTED), None) => {
+            (Some(GRANTED_CODE), None) => {
                 let place = method * STATUSES.len() + status;
-                self.granted[place].get_or_init(|| counter(GRANTED, "none")).inc();
+                self.granted[place].get_or_init(|| counter(GRANTED_CODE, "none")).inc();
             }
             (code, refusal) => counter(code.unwrap_or("none"), refusal.unwrap_or("none")).inc(),
         }

@@ -348,19 +348,19 @@ impl Attended {
         let mut between_requests = true;
         // Both outlast the requests: to set them up anew would cost each of these more than its look at the rate limit.
         let mut leaving = pin!(left(shutdown, Duration::ZERO));
-        let mut patience = Patience::until((Instant::now() + self.gate.header_timeout).into());
+        let mut clock = Patience::until((Instant::now() + self.gate.header_timeout).into());
         loop {
             // What Pingora may have read too far is a beginning already, which it alone knows.
             let start = match (between_requests, &settings) {
                 (false, _) => None,
                 (true, None) => {
                     let leaving = pin!(left(shutdown, LAST_MOMENT));
-                    Some(next_request(&mut client, leaving, &mut patience).await?)
+                    Some(next_request(&mut client, leaving, &mut clock).await?)
                 }
                 (true, Some(_)) => {
                     let keepalive = self.gate.snapshots.load().edge.limits.keepalive_timeout;
-                    patience.move_to((Instant::now() + keepalive).into());
-                    Some(next_request(&mut client, leaving.as_mut(), &mut patience).await?)
+                    clock.move_to((Instant::now() + keepalive).into());
+                    Some(next_request(&mut client, leaving.as_mut(), &mut clock).await?)
                 }
             };
             let mut session = ServerSession::new_http1(client);

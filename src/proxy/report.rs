@@ -36,7 +36,7 @@ pub(super) fn finished(proxy: &EdgeProxy, session: &Session, exchange: &Exchange
         status,
         proxy_code: match refusal {
             Some(refusal) => refusal.code(),
-            None => admitted.map(|_| "proxy-access-granted"),
+            None => admitted.map(|_| crate::refusal::GRANTED_CODE),
         },
         refusal: refusal.map(crate::refusal::Refusal::label),
         error: refusal.map(crate::refusal::Refusal::proxy_status),

@@ -103,7 +103,7 @@ pub struct Terms {
     pub mode: ResponseMode,
     pub budget: Arc<Budget>,
     pub signals: Arc<Signals>,
-    /// One that an earlier exchange has left.
+    /// Goes off when the exchange is overdue: one that an earlier exchange has left, where there is one.
     pub clock: Option<Patience>,
     /// Whether the client asked for a WebSocket.
     pub wants_tunnel: bool,
@@ -131,7 +131,7 @@ struct Returned {
 }
 
 /// Puts a [`HeldSession`] in the place of the client's session. [`restore`] undoes it.
-pub fn install(session: &mut Session, mut terms: Terms) {
+pub fn install(session: &mut Session, terms: Terms) {
     let nobody = Box::new(ServerSession::new_custom(Box::new(())));
     let mut client = std::mem::replace(&mut session.downstream_session, nobody);
     let stage = if client.is_body_done() { Stage::Answer } else { Stage::Upload };
@@ -146,7 +146,6 @@ pub fn install(session: &mut Session, mut terms: Terms) {
         stage,
         owed,
         due,
-        clock: terms.clock.take(),
         held: None,
         passed: 0,
         taking: Duration::ZERO,
@@ -191,7 +190,6 @@ struct HeldSession {
     /// The client waits for a `100 Continue`: until it comes, or the client goes on without, it is the target that is late.
     owed: bool,
     due: Instant,
-    clock: Option<Patience>,
     held: Option<Held>,
     /// Body bytes that were passed on without being held.
     passed: u64,
@@ -250,7 +248,7 @@ impl Held {
 
 impl Drop for HeldSession {
     fn drop(&mut self) {
-        let clock = self.clock.take();
+        let clock = self.terms.clock.take();
         *self.terms.signals.returned.lock() = self.client.take().map(|client| Returned { client, clock });
     }
 }
@@ -516,7 +514,7 @@ impl CustomSession for HeldSession {
             self.await_room().await?;
         }
         let due = self.due;
-        let clock = self.clock.get_or_insert_with(|| Patience::until(due));
+        let clock = self.terms.clock.get_or_insert_with(|| Patience::until(due));
         clock.move_to(due);
         let client = self.client.as_mut().expect("the client's session leaves only on drop");
         // What has arrived comes before the clock: a client whose pieces waited in our own queue is not a silent one.
